@@ -1,0 +1,1 @@
+"""DiP: Taming Diffusion Models in Pixel Space."""
