@@ -1,0 +1,7 @@
+"""FID, sFID, Inception score, precision and recall under the rules of the ADM evaluation suite."""
+
+from dip.evaluation.frechet import RunningStatistics, Statistics, frechet_distance
+from dip.evaluation.inception_score import inception_score
+from dip.evaluation.manifold import precision_recall
+
+__all__ = ["RunningStatistics", "Statistics", "frechet_distance", "inception_score", "precision_recall"]

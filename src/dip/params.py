@@ -1,0 +1,348 @@
+"""The only reader of params.yaml.
+
+`load` turns the file into the frozen objects of `dip.schema`, or raises `ParamsError` with one line per
+mistake, each with the path of the key as it stands in the file. An entry that says `base: other` inherits
+from `other` of its section, key by key; a mapping whose `name` or `kind` differs from the inherited one
+replaces it whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from dip.checks import Mistake, run_mistakes, section_mistakes
+from dip.schema import Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
+
+# Sections whose entries a run builds on with `base:`, and what each entry is.
+_PRESETS: dict[str, type[BaseModel]] = {"model": Model, "training": Training, "sampling": Sampling}
+_SECTION_OF_PRESET = {"model": "models", "training": "training", "sampling": "sampling"}
+_SECTIONS = (
+    "study",
+    "code_version",
+    "studies",
+    "datasets",
+    "models",
+    "training",
+    "sampling",
+    "evaluation",
+    "runs",
+    "tables",
+    "figures",
+)
+_RUN_KEYS = ("base", "study", "label", "dataset", "model", "training", "sampling", "evaluation", "checkpoint")
+_Valid = TypeVar("_Valid")
+Keys = tuple[str | int, ...]
+
+
+class ParamsError(ValueError):
+    """params.yaml cannot be used; the message has one line per mistake."""
+
+
+def load(path: str | Path = "params.yaml", overrides: Mapping[str, Any] | None = None) -> Params:
+    """Read, resolve and check params.yaml.
+
+    Args:
+        path: The file.
+        overrides: Keys that replace or extend those of the file, as given by `snakemake --config`.
+
+    Raises:
+        ParamsError: The file is missing, is not YAML, or has mistakes; every one is named with its key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ParamsError(
+            f"{path}: cannot be read ({error.strerror}); run from the repository's folder"
+        ) from None
+    try:
+        content = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: expected a mapping with the keys {', '.join(_SECTIONS)}")
+    merged = _merge(_tree(content, ()), _tree(dict(overrides or {}), ()))
+    mistakes, params = _Reader(merged).read()
+    if mistakes:
+        lines = dict.fromkeys(f"{path}: {'.'.join(map(str, keys))}: {what}" for keys, what in mistakes)
+        raise ParamsError("\n".join(lines))
+    assert params is not None
+    return params
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's idea of mappings: a key that stands twice is a mistake, not the later one's win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' stands twice in one mapping", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+class _Leaf:
+    """A value and the keys under which it stands in the file."""
+
+    def __init__(self, value: Any, keys: Keys) -> None:
+        self.value = value
+        self.keys = keys
+
+
+class _Branch(dict[str, Any]):
+    """A mapping of leaves and branches, and the keys under which it stands in the file."""
+
+    def __init__(self, items: Mapping[str, Any], keys: Keys) -> None:
+        super().__init__(items)
+        self.keys = keys
+
+
+def _tree(value: Any, keys: Keys) -> _Branch | _Leaf:
+    if isinstance(value, Mapping):
+        return _Branch({str(key): _tree(item, (*keys, str(key))) for key, item in value.items()}, keys)
+    return _Leaf(value, keys)
+
+
+def _plain(tree: _Branch | _Leaf) -> Any:
+    if isinstance(tree, _Branch):
+        return {key: _plain(item) for key, item in tree.items()}
+    return tree.value
+
+
+def _merge(base: Any, over: Any) -> Any:
+    """`over` on top of `base`, key by key; a mapping of another `name` or `kind` replaces the base's."""
+    if not (isinstance(base, _Branch) and isinstance(over, _Branch)):
+        return over
+    for tag in ("name", "kind"):
+        if tag in over and tag in base and _plain(over[tag]) != _plain(base[tag]):
+            return over
+    merged = {key: _merge(base[key], over[key]) if key in base and key in over else item
+              for key, item in {**base, **over}.items()}  # fmt: skip
+    return _Branch(merged, over.keys)
+
+
+def _origin(tree: Any, location: Keys) -> Keys:
+    """Where in the file the value at `location` of a merged tree stands."""
+    keys: Keys = tree.keys
+    for index, key in enumerate(location):
+        if isinstance(tree, _Branch) and key in tree:
+            tree = tree[str(key)]
+            keys = tree.keys
+        elif isinstance(tree, _Leaf):
+            return (*keys, *location[index:])
+        elif index + 1 == len(location):
+            return (*keys, key)
+        # Otherwise pydantic's own entry for the chosen kind of a union: no key of the file.
+    return keys
+
+
+class _Reader:
+    """One pass over the file: collects every mistake, then builds `Params` if there was none."""
+
+    def __init__(self, tree: _Branch) -> None:
+        self.tree = tree
+        self.mistakes: list[Mistake] = []
+
+    def read(self) -> tuple[list[Mistake], Params | None]:
+        for key in self.tree:
+            if key not in _SECTIONS:
+                self.mistakes.append(((key,), f"unknown key; the sections are {', '.join(_SECTIONS)}"))
+        for key in _SECTIONS:
+            if key not in self.tree:
+                self.mistakes.append(((key,), "missing"))
+            elif key not in ("study", "code_version") and not isinstance(self.tree[key], _Branch):
+                self.mistakes.append(((key,), "expected a mapping of names to entries"))
+        if self.mistakes:
+            return self.mistakes, None
+        studies = self._section("studies", Study)
+        datasets = self._section("datasets", Dataset)
+        evaluation = self._section("evaluation", Evaluation)
+        for preset, schema in _PRESETS.items():
+            self._section(_SECTION_OF_PRESET[preset], schema)
+        runs = {name: run for name in self.tree["runs"] if (run := self._run(name, datasets, evaluation))}
+        tables, figures = self._per_study("tables", Table), self._per_study("figures", Figure)
+        if self.mistakes:
+            return self.mistakes, None
+        params = self._valid(
+            Params,
+            {"study": _plain(self.tree["study"]), "code_version": _plain(self.tree["code_version"]),
+             "studies": studies, "datasets": datasets, "evaluation": evaluation, "runs": runs,
+             "tables": tables, "figures": figures},
+            self.tree,
+        )  # fmt: skip
+        if params is not None:
+            self.mistakes += section_mistakes(params)
+        return self.mistakes, params
+
+    def _section(self, section: str, schema: Any) -> dict[str, Any]:
+        entries = {}
+        for name in self.tree[section]:
+            tree = self._inherit(section, name)
+            if tree is not None and (entry := self._valid(schema, _plain(tree), tree)) is not None:
+                entries[name] = entry
+        return entries
+
+    def _per_study(self, section: str, schema: Any) -> dict[str, dict[str, Any]]:
+        """Tables and figures: name, then study, then the entry."""
+        entries: dict[str, dict[str, Any]] = {}
+        for name, by_study in self.tree[section].items():
+            entries[name] = {}
+            if not isinstance(by_study, _Branch):
+                self.mistakes.append(((section, name), "expected a mapping of studies to entries"))
+                continue
+            for study, tree in by_study.items():
+                if (entry := self._valid(schema, _plain(tree), tree)) is not None:
+                    entries[name][study] = entry
+        return entries
+
+    @functools.cache  # noqa: B019 - a reader lives for one call of `load`
+    def _inherit(self, section: str, name: str, users: tuple[str, ...] = ()) -> _Branch | None:
+        """The entry with all that it inherits, without its `base`."""
+        tree = self.tree[section][name]
+        if not isinstance(tree, _Branch):
+            self.mistakes.append(((section, name), "expected a mapping"))
+            return None
+        own = _Branch({key: item for key, item in tree.items() if key != "base"}, tree.keys)
+        base = _plain(tree["base"]) if "base" in tree else None
+        if section == "runs" and base is None and isinstance(tree.get("checkpoint"), _Branch):
+            base = _plain(tree["checkpoint"]).get("run")  # weights of a run: its model and data too
+        if base is None:
+            return own
+        where = (section, name, "base") if "base" in tree else (section, name, "checkpoint", "run")
+        if base not in self.tree[section]:
+            self.mistakes.append(
+                (where, f"there is no '{base}' under {section}{_nearest(base, self.tree[section])}")
+            )
+            return None
+        if base == name or base in users:
+            self.mistakes.append((where, f"'{base}' inherits from itself"))
+            return None
+        inherited = self._inherit(section, base, (*users, name))
+        if inherited is None:
+            return None
+        # A label names one run, not those that build on it.
+        return _merge(_Branch({k: v for k, v in inherited.items() if k != "label"}, inherited.keys), own)
+
+    def _run(self, name: str, datasets: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Run | None:
+        tree = self._inherit("runs", name)
+        if tree is None:
+            return None
+        known = True
+        for key in tree:
+            if key not in _RUN_KEYS:
+                self.mistakes.append((tree[key].keys, f"unknown key; a run has {', '.join(_RUN_KEYS)}"))
+                known = False
+        parts: dict[str, Any] = {}
+        for preset, schema in _PRESETS.items():
+            merged = self._preset(name, preset, tree)
+            if merged is None:
+                known = False
+                continue
+            parts[preset] = self._valid(schema, _plain(merged), merged)
+            tree[preset] = merged
+            known &= parts[preset] is not None
+        for key, entries in (("dataset", datasets), ("evaluation", evaluation)):
+            chosen = _plain(tree[key]) if key in tree else None
+            section = "datasets" if key == "dataset" else key
+            if not isinstance(chosen, str) or chosen not in self.tree[section]:
+                where = tree[key].keys if key in tree else ("runs", name, key)
+                self.mistakes.append((where, f"expected one of {section}: {', '.join(self.tree[section])}"))
+            elif chosen in entries:
+                parts[key], parts[f"{key}_name"] = entries[chosen], chosen
+            known &= key in parts
+        if not known:
+            return None
+        content = {
+            "name": name,
+            "label": _plain(tree["label"]) if "label" in tree else name,
+            "study": _plain(tree["study"]) if "study" in tree else None,
+            "code_version": _plain(self.tree["code_version"]),
+            "num_samples": parts["evaluation"].num_samples,
+            "checkpoint": _plain(tree["checkpoint"]) if "checkpoint" in tree else None,
+            **parts,
+        }
+        run: Run | None = self._valid(Run, content, tree)
+        if run is not None:
+            found = list(run_mistakes(run))
+            self.mistakes += [(_origin(tree, location), what) for location, what in found]
+            if found:
+                return None
+        return run
+
+    def _preset(self, name: str, preset: str, tree: _Branch) -> _Branch | None:
+        """A run's `model`, `training` or `sampling` on top of the entry that its `base` names."""
+        own = tree.get(preset)
+        if not isinstance(own, _Branch):
+            where = own.keys if own is not None else ("runs", name, preset)
+            self.mistakes.append((where, "expected a mapping, with `base:` and what differs from it"))
+            return None
+        if "base" not in own:
+            return own
+        section, base = _SECTION_OF_PRESET[preset], _plain(own["base"])
+        if base not in self.tree[section]:
+            message = f"there is no '{base}' under {section}{_nearest(base, self.tree[section])}"
+            self.mistakes.append((own["base"].keys, message))
+            return None
+        inherited = self._inherit(section, base)
+        rest = _Branch({key: item for key, item in own.items() if key != "base"}, own.keys)
+        return None if inherited is None else _merge(inherited, rest)
+
+    def _valid(self, schema: Any, content: Any, tree: Any) -> Any:
+        """`content` as an object of `schema`, or None with its mistakes noted."""
+        try:
+            if any(isinstance(value, BaseModel) for value in _values(content)):
+                return schema.model_validate(content, strict=False)  # its parts have been checked strictly
+            return _adapter(schema).validate_json(json.dumps(content))
+        except ValidationError as error:
+            for detail in error.errors():
+                self.mistakes.append((_origin(tree, detail["loc"]), _message(detail)))
+        except TypeError as error:
+            self.mistakes.append((tree.keys, f"cannot be read ({error}); quote dates"))
+        return None
+
+
+def _values(content: Any) -> Iterator[Any]:
+    if isinstance(content, dict):
+        for value in content.values():
+            yield from _values(value)
+    else:
+        yield content
+
+
+@functools.cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema)
+
+
+_MESSAGES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "extra_forbidden": lambda d: "unknown key",
+    "missing": lambda d: "missing",
+    "union_tag_not_found": lambda d: f"missing {d['ctx']['discriminator']}",
+    "union_tag_invalid": lambda d: f"expected one of {d['ctx']['expected_tags']}, not '{d['ctx']['tag']}'",
+}
+
+
+def _message(detail: Any) -> str:
+    if detail["type"] in _MESSAGES:
+        return _MESSAGES[detail["type"]](detail)
+    value = json.dumps(detail["input"], default=str)
+    return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {value[:60]}"
+
+
+def _nearest(name: Any, names: Any) -> str:
+    """A hint for a mistyped name."""
+    import difflib
+
+    near = difflib.get_close_matches(str(name), list(names), n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(names)}"
