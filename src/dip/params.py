@@ -59,9 +59,7 @@ def load(path: str | Path = "params.yaml", overrides: Mapping[str, Any] | None =
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ParamsError(
-            f"{path}: cannot be read ({error.strerror}); run from the repository's folder"
-        ) from None
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the repository's folder") from None
     try:
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -83,6 +81,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -221,9 +221,7 @@ class _Reader:
             return own
         where = (section, name, "base") if "base" in tree else (section, name, "checkpoint", "run")
         if base not in self.tree[section]:
-            self.mistakes.append(
-                (where, f"there is no '{base}' under {section}{_nearest(base, self.tree[section])}")
-            )
+            self.mistakes.append((where, f"there is no '{base}' under {section}{_nearest(base, self.tree[section])}"))
             return None
         if base == name or base in users:
             self.mistakes.append((where, f"'{base}' inherits from itself"))

@@ -127,14 +127,10 @@ class DiP(nn.Module):
     def _check(self, x_t: Tensor, t: Tensor, y: Tensor, tokens_after: int | None) -> None:
         expected = (CHANNELS, *(count * self.patch_size for count in self.grid_size))
         if tuple(x_t.shape[1:]) != expected:
-            raise ValueError(
-                f"x_t must have the shape (B, {', '.join(map(str, expected))}), got {tuple(x_t.shape)}"
-            )
+            raise ValueError(f"x_t must have the shape (B, {', '.join(map(str, expected))}), got {tuple(x_t.shape)}")
         for name, tensor in (("t", t), ("y", y)):
             if tensor.shape != x_t.shape[:1]:
-                raise ValueError(
-                    f"{name} must have one value per image, ({x_t.shape[0]},), got {tuple(tensor.shape)}"
-                )
+                raise ValueError(f"{name} must have one value per image, ({x_t.shape[0]},), got {tuple(tensor.shape)}")
         if tokens_after is not None and not 1 <= tokens_after <= len(self.blocks):
             raise ValueError(f"tokens_after must be a block from 1 to {len(self.blocks)}, got {tokens_after}")
 
@@ -173,9 +169,7 @@ def build_model(model: schema.Model, image_size: int, num_classes: int) -> DiP:
     intermediate, block = None, None
     if placement.intermediate:
         block = intermediate_block(model.depth, model.intermediate_block)
-        intermediate = IntermediateInjection(
-            _build_head(model, grid_size), model.patch_size, model.hidden_size
-        )
+        intermediate = IntermediateInjection(_build_head(model, grid_size), model.patch_size, model.hidden_size)
     return DiP(
         grid_size=grid_size,
         num_classes=num_classes,

@@ -61,9 +61,9 @@ class DiTBlock(nn.Module):
         Returns:
             Tokens, shape (B, N, D).
         """
-        shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(
-            condition
-        ).chunk(6, dim=-1)  # each (B, 1, D)
+        shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(condition).chunk(
+            6, dim=-1
+        )  # each (B, 1, D)
         x = x + gate_msa * self.attn(modulate(self.norm1(x), shift_msa, scale_msa), rope)
         return x + gate_mlp * self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
 

@@ -94,9 +94,7 @@ class CoordinateHead(PatchDetailerHead):
         self.output = nn.Linear(width, CHANNELS)
 
     @classmethod
-    def from_params(
-        cls, head: schema.CoordinateHead, model: schema.Model, grid_size: tuple[int, int]
-    ) -> Self:
+    def from_params(cls, head: schema.CoordinateHead, model: schema.Model, grid_size: tuple[int, int]) -> Self:
         """See `PatchDetailerHead.from_params`."""
         return cls(
             model.patch_size,

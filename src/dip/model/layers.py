@@ -90,9 +90,7 @@ class LabelEmbedder(nn.Module):
         return self.embedding_table(y)
 
 
-def rotary_angles(
-    height: int, width: int, head_size: int, *, theta: float = 10000.0, scale: float = 16.0
-) -> Tensor:
+def rotary_angles(height: int, width: int, head_size: int, *, theta: float = 10000.0, scale: float = 16.0) -> Tensor:
     """Angles of 2-D rotary positions (DDT): half of the planes turn with the column, half with the row.
 
     Positions are linspace(0, scale) along each axis, so that images of every size span the same range.
@@ -185,9 +183,7 @@ def head_size_of(hidden_size: int, num_heads: int) -> int:
         ValueError: hidden_size is not divisible by num_heads.
     """
     if hidden_size % num_heads:
-        raise ValueError(
-            f"hidden size {hidden_size} is not divisible by the number of attention heads {num_heads}"
-        )
+        raise ValueError(f"hidden size {hidden_size} is not divisible by the number of attention heads {num_heads}")
     return hidden_size // num_heads
 
 

@@ -1,0 +1,1 @@
+"""Images and labels: one module per source, one store, one dataset."""

@@ -1,0 +1,1 @@
+"""Sampling: from weights to an npz in the ADM format."""

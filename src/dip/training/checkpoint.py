@@ -1,0 +1,97 @@
+"""Weights that are published, and the state that a training goes on from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dip.files import atomic_write, sha256, write_json
+
+_log = logging.getLogger(__name__)
+_FORMAT = "1"
+
+
+def save_weights(path: Path, weights: dict[str, Tensor], spec: str) -> None:
+    """Write weights as safetensors, with the parameters of their training as metadata.
+
+    Args:
+        path: File to write, atomically.
+        weights: Name to tensor.
+        spec: `TrainingSpec.canonical()`.
+    """
+    content = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    with atomic_write(path, "wb") as file:
+        file.write(save(content, metadata={"format": _FORMAT, "training": spec}))
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load published weights into a model of the same architecture.
+
+    Raises:
+        ValueError: The file is missing or unreadable, or is of another architecture; the first difference is named.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}); train the run again") from None
+    expected = model.state_dict()
+    for name, value in expected.items():
+        if name not in weights:
+            raise ValueError(f"{path}: of another architecture: it has no '{name}' of shape {tuple(value.shape)}")
+        if weights[name].shape != value.shape:
+            raise ValueError(
+                f"{path}: of another architecture: '{name}' has shape {tuple(weights[name].shape)}, "
+                f"the model needs {tuple(value.shape)}"
+            )
+    for name in weights:
+        if name not in expected:
+            raise ValueError(f"{path}: of another architecture: the model has no '{name}'")
+    model.load_state_dict(weights)
+
+
+class StateFolder:
+    """Checkpoints of a training in progress: the last two, each with its checksum.
+
+    A checkpoint is `state-<step>.pt` beside `state-<step>.json` with its SHA-256; the JSON comes last, so a
+    checkpoint without one was not finished. The one before is kept in case the last was damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state of a step, then remove all but the last two."""
+        path = self._path(step)
+        with atomic_write(path, "wb") as file:
+            torch.save(state, file)
+        write_json(path.with_suffix(".json"), {"step": step, "sha256": sha256(path)})
+        for old in self._steps()[:-2]:
+            self._path(old).with_suffix(".json").unlink(missing_ok=True)
+            self._path(old).unlink(missing_ok=True)
+
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        """The newest intact state and its step, or None; damaged ones are passed over with a warning."""
+        for step in reversed(self._steps()):
+            path = self._path(step)
+            try:
+                expected = json.loads(path.with_suffix(".json").read_text())["sha256"]
+                if sha256(path) != expected:
+                    raise ValueError("its checksum is not the recorded one")
+                return step, torch.load(path, map_location="cpu", weights_only=True)
+            except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+                _log.warning("%s is damaged (%s); going back to the one before", path, error)
+        return None
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"state-{step:08d}.pt"
+
+    def _steps(self) -> list[int]:
+        return sorted(int(path.stem.removeprefix("state-")) for path in self.folder.glob("state-*.json"))
