@@ -221,7 +221,7 @@ class _Reader:
             return own
         where = (section, name, "base") if "base" in tree else (section, name, "checkpoint", "run")
         if base not in self.tree[section]:
-            self.mistakes.append((where, f"there is no '{base}' under {section}{_nearest(base, self.tree[section])}"))
+            self.mistakes.append((where, f"there is no '{base}' under {section}{nearest(base, self.tree[section])}"))
             return None
         if base == name or base in users:
             self.mistakes.append((where, f"'{base}' inherits from itself"))
@@ -289,7 +289,7 @@ class _Reader:
             return own
         section, base = _SECTION_OF_PRESET[preset], _plain(own["base"])
         if base not in self.tree[section]:
-            message = f"there is no '{base}' under {section}{_nearest(base, self.tree[section])}"
+            message = f"there is no '{base}' under {section}{nearest(base, self.tree[section])}"
             self.mistakes.append((own["base"].keys, message))
             return None
         inherited = self._inherit(section, base)
@@ -338,7 +338,7 @@ def _message(detail: Any) -> str:
     return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {value[:60]}"
 
 
-def _nearest(name: Any, names: Any) -> str:
+def nearest(name: Any, names: Any) -> str:
     """A hint for a mistyped name."""
     import difflib
 

@@ -7,7 +7,7 @@ Shapes: n = number of images, d = dimension of a feature, r = rank of a covarian
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -52,6 +52,10 @@ class Statistics:
     def from_features(cls, features: ArrayLike) -> Statistics:
         """Statistics of a feature array.
 
+        The covariance is in float64 throughout. The mean is summed in the type of the features, as ADM's evaluator
+        does (`np.mean`): on its test arrays that rounding is 4e-8 of the distance, more than the 1e-8 to which its
+        figures can be met. Features in float64 have their mean in float64.
+
         Args:
             features: Shape (n, d), any real type; n of 2 or more.
 
@@ -61,7 +65,7 @@ class Statistics:
         features = checked_features(features)
         running = RunningStatistics(features.shape[1])
         running.update(features)
-        return running.result()
+        return replace(running.result(), mean=np.ascontiguousarray(features).mean(axis=0))
 
 
 class RunningStatistics:

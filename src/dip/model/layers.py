@@ -147,6 +147,25 @@ class RotaryEmbedding2D(nn.Module):
         return (x * self.cos + halves_swapped * self.sin).to(x.dtype)
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v for each head.
+
+    Args:
+        q: Queries, shape (B, h, N, d).
+        k: Keys, likewise.
+        v: Values, likewise.
+
+    Returns:
+        Shape (B, h, N, d).
+    """
+    # On CPU in bfloat16 the fused kernel's backward pass takes 5 times as long as the plain products do for short
+    # sequences, a quarter of a training step on small images (measured with torch 2.15).
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] <= 64:
+        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)  # (B, h, N, N)
+        return weights.to(v.dtype) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with RMS-normalised queries and keys and rotary positions."""
 
@@ -172,7 +191,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rope: RotaryEmbedding2D) -> Tensor:
         """Attend among the tokens x of shape (B, N, D), whose N positions `rope` holds."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
-        x = F.scaled_dot_product_attention(rope(self.q_norm(q)), rope(self.k_norm(k)), v)  # (B, h, N, d)
+        x = attend(rope(self.q_norm(q)), rope(self.k_norm(k)), v)  # (B, h, N, d)
         return self.proj(rearrange(x, "b h n d -> b n (h d)"))
 
 

@@ -95,9 +95,7 @@ def test_tokens_after_a_block_are_that_blocks_output(small, placement: str) -> N
     model = randomize(build(small("mlp", placement=placement)))
     for number in (1, 2):
         seen = []
-        hook = model.blocks[number - 1].register_forward_hook(
-            lambda m, args, output, seen=seen: seen.append(output)
-        )
+        hook = model.blocks[number - 1].register_forward_hook(lambda m, args, output, seen=seen: seen.append(output))
         v, tokens = model(*batch(), tokens_after=number)
         hook.remove()
         torch.testing.assert_close(tokens, seen[0], rtol=0, atol=0)

@@ -77,9 +77,7 @@ def test_initialisation_is_a_named_choice(small, name: str) -> None:
 
     initialize_head(head, "zero")
     assert not head(*inputs()).any()
-    with pytest.raises(
-        ValueError, match=r"unknown head initialisation 'ones', expected one of he_nonzero, zero"
-    ):
+    with pytest.raises(ValueError, match=r"unknown head initialisation 'ones', expected one of he_nonzero, zero"):
         initialize_head(head, "ones")
 
 
@@ -160,9 +158,7 @@ def test_unet_on_whole_images_puts_every_token_at_its_patch(small) -> None:
     head(patches, tokens, t_emb)
     context = seen[0][:, -16:]  # (B, D, 2 x 2, 3 x 2): two pixels per patch and axis are left
     expected = tokens.unflatten(1, (2, 3)).permute(0, 3, 1, 2)
-    torch.testing.assert_close(
-        context, expected.repeat_interleave(2, 2).repeat_interleave(2, 3), rtol=0, atol=0
-    )
+    torch.testing.assert_close(context, expected.repeat_interleave(2, 2).repeat_interleave(2, 3), rtol=0, atol=0)
 
 
 def test_mlp_is_the_formula(small) -> None:

@@ -14,6 +14,7 @@ from dip.model.layers import (
     RotaryEmbedding2D,
     SwiGLU,
     TimestepEmbedder,
+    attend,
     modulate,
     rotary_angles,
     timestep_embedding,
@@ -141,6 +142,15 @@ def test_attention_is_the_formula(qk_norm: bool) -> None:
     assert len(list(attention.parameters())) == (5 if qk_norm else 3)
 
 
+@pytest.mark.parametrize("num_tokens", [64, 65])
+def test_short_and_long_attention_agree_in_bfloat16(num_tokens: int) -> None:
+    """Wrong: the shortcut for short sequences on CPU would compute something else."""
+    q, k, v = torch.randn(3, 2, 3, num_tokens, 16).bfloat16().unbind()
+    expected = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    assert attend(q, k, v).dtype == torch.bfloat16
+    torch.testing.assert_close(attend(q, k, v).float(), expected, atol=2e-2, rtol=2e-2)
+
+
 def test_swiglu_is_the_formula() -> None:
     """Wrong: gate and value swapped, or a hidden width other than int(2/3 x 4D)."""
     mlp = randomized(SwiGLU(8))
@@ -154,9 +164,7 @@ def test_swiglu_is_the_formula() -> None:
 
 def test_sizes_that_do_not_fit_are_named() -> None:
     """Wrong: the user would meet a reshape error deep in the model."""
-    with pytest.raises(
-        ValueError, match="hidden size 10 is not divisible by the number of attention heads 3"
-    ):
+    with pytest.raises(ValueError, match="hidden size 10 is not divisible by the number of attention heads 3"):
         Attention(10, 3)
     with pytest.raises(ValueError, match=r"divisible by 4 .* = 6"):
         RotaryEmbedding2D(2, 2, 6)

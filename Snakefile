@@ -1,0 +1,19 @@
+"""DiP: data -> train -> sample -> evaluate -> tables, figures, report. Edit params.yaml, then run `snakemake`."""
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/sample.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    """Every table and figure of one study: params.yaml's `study`, or `--config study=paper`."""
+    default_target: True
+    input:
+        everything_of(PARAMS.study),

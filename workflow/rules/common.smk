@@ -1,0 +1,89 @@
+"""What the rules share: the parameters, and which file depends on which run."""
+
+import json
+import os
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+from dip.params import ParamsError, load
+from dip.paths import RunFolder, Store, feature_network, reference, study_prefix
+from dip.schema import EvaluationSpec, PhotoExtractor, SamplingSpec, TrainingSpec
+
+try:
+    PARAMS = load("params.yaml", overrides=config)
+except ParamsError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    study="|".join(f"(?:{study_prefix(name)})" for name in sorted(PARAMS.studies, key=lambda name: name == "paper")),
+    run="[a-z][a-z0-9_]*",
+    name="[a-z][a-z0-9_]*",
+
+
+def run_of(wildcards):
+    """The run that a target names; it must belong to the study that the target's path names."""
+    run = PARAMS.runs.get(wildcards.run)
+    if run is None:
+        raise WorkflowError(f"params.yaml: runs.{wildcards.run}: there is no such run")
+    if study_prefix(run.study) != wildcards.study:
+        folder = RunFolder.of(run.study, run.name).folder
+        raise WorkflowError(f"run '{run.name}' belongs to study '{run.study}': its results are in {folder}")
+    return run
+
+
+def spec_of(part):
+    """A function from wildcards to the part of the run's parameters that a rule depends on, as canonical JSON."""
+    return lambda wildcards: run_of(wildcards).part(part).canonical()
+
+
+def weights_of(wildcards):
+    """The weights that a run samples with: its own, or those of the training it names."""
+    run = run_of(wildcards)
+    if run.checkpoint is not None and run.checkpoint.epoch in (None, run.training.epochs):
+        return RunFolder.of(run.study, run.checkpoint.run).model
+    return RunFolder.of(run.study, run.name).model
+
+
+def trained_by(run):
+    """The run that holds the training log of a run."""
+    return PARAMS.runs[run.checkpoint.run] if run.checkpoint else run
+
+
+def study_of(wildcards):
+    """Name of the study in a target's path."""
+    return wildcards.study.rstrip("/") or "paper"
+
+
+def entry_of(section, wildcards):
+    """A table or figure of params.yaml."""
+    study, entries = study_of(wildcards), getattr(PARAMS, section)
+    if study not in entries.get(wildcards.name, {}):
+        raise WorkflowError(f"params.yaml: {section}.{wildcards.name}.{study}: there is no such entry")
+    return entries[wildcards.name][study]
+
+
+def shown(section):
+    """A function from wildcards to all that a table or figure depends on, as canonical JSON."""
+
+    def content(wildcards):
+        entry = entry_of(section, wildcards)
+        runs = {name: json.loads(PARAMS.runs[name].canonical()) for name in entry.runs}
+        return json.dumps({"entry": entry.model_dump(mode="json"), "runs": runs}, sort_keys=True)
+
+    return content
+
+
+def everything_of(study):
+    """Tables, figures and grids of a study."""
+    folder = f"results/{study_prefix(study)}"
+    tables = [name for name, by_study in PARAMS.tables.items() if study in by_study]
+    figures = [name for name, by_study in PARAMS.figures.items() if study in by_study]
+    entries = [PARAMS.tables[name][study] for name in tables] + [PARAMS.figures[name][study] for name in figures]
+    runs = dict.fromkeys(run for entry in entries for run in entry.runs)
+    return (
+        [f"{folder}{name}.csv" for name in tables]
+        + [f"{folder}{name}.pdf" for name in figures]
+        + [RunFolder.of(study, run).grid for run in runs]
+    )
