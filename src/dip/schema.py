@@ -291,6 +291,9 @@ class Checkpoint(Schema):
 # --- runs -------------------------------------------------------------------------------------------------
 
 
+Spec = TypeVar("Spec", bound="TrainingSpec")
+
+
 class TrainingSpec(Schema):
     """All that a training depends on."""
 
@@ -308,6 +311,10 @@ class TrainingSpec(Schema):
     @property
     def num_steps(self) -> int:
         return self.training.epochs * self.steps_per_epoch
+
+    def part(self, spec: type[Spec]) -> Spec:
+        """The part of these parameters that a stage depends on."""
+        return spec(**{field: getattr(self, field) for field in spec.model_fields})
 
 
 class SamplingSpec(TrainingSpec):
@@ -331,19 +338,12 @@ class EvaluationSpec(SamplingSpec):
     evaluation: Evaluation
 
 
-Spec = TypeVar("Spec", bound=TrainingSpec)
-
-
 class Run(EvaluationSpec):
     """One row of a table: a model, how it was trained, sampled and evaluated."""
 
     name: Name
     study: Name
     label: Text  # how tables and figures name it
-
-    def part(self, spec: type[Spec]) -> Spec:
-        """The part of this run that a stage depends on."""
-        return spec(**{field: getattr(self, field) for field in spec.model_fields})
 
 
 class Study(Schema):

@@ -50,11 +50,11 @@ def test_negative_cosine_is_minus_one_for_equal_directions() -> None:
 
 def test_encoder_sees_resized_images_normalised_as_in_its_training(encoder: PatchEncoder) -> None:
     """Wrong: the encoder would see images in [-1, 1] or of another size than it knows."""
-    features = encoder(torch.ones(2, 3, 64, 64))  # white
+    features = encoder(torch.full((2, 3, 64, 64), 0.6))
     seen = encoder.vit.seen[0]
     assert seen.shape == (2, 3, 28, 28)
-    white = (1 - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.2, 0.3, 0.4])
-    torch.testing.assert_close(seen[1, :, 10, 10], white)
+    expected = (0.8 - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.2, 0.3, 0.4])  # 0.6 of [-1, 1] is 0.8 of [0, 1]
+    torch.testing.assert_close(seen[1, :, 10, 10], expected)
     assert features.shape == (2, 16, 5)
     assert features.dtype == torch.float32
     assert features.max() < 50, "the class token is not a patch"

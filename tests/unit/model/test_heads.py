@@ -97,6 +97,28 @@ def test_unet_has_the_channels_of_table_4() -> None:
     assert head.bottleneck.kernel_size == head.output.kernel_size == (1, 1)
 
 
+def test_unet_is_the_formula() -> None:
+    """Wrong: skips taken after the pooling, or another pooling or upsampling than average and nearest."""
+    head = UNetHead(4, 16, depth=2, width=4)
+    pixels, context = torch.randn(3, 3, 4, 4), torch.randn(3, 16, 1, 1)
+
+    def conv(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return F.silu(layer(x))
+
+    def halve(x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2)).mean(dim=(-3, -1))
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)
+
+    large = conv(head.down[0], pixels)  # 4 x 4
+    middle = conv(head.down[1], halve(large))  # 2 x 2
+    bottom = conv(head.bottleneck, torch.cat([halve(middle), context], dim=1))  # 1 x 1
+    middle = conv(head.up[0], torch.cat([double(bottom), middle], dim=1))
+    large = conv(head.up[1], torch.cat([double(middle), large], dim=1))
+    torch.testing.assert_close(head.refine(pixels, context), head.output(large))
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("width", [2, 3])
 def test_unet_depth_and_width_are_free(depth: int, width: int) -> None:

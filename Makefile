@@ -1,0 +1,37 @@
+# make setup | demo | test | lint | format: each installs what it needs into .venv first; a second call installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Small products on many cores wait for each other: every job of the workflow sets its own number of threads.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: setup demo test lint format
+
+setup: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+		|| { echo "DiP needs Python 3.11 or 3.12; this is `$(PYTHON) --version`. Try: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: setup
+	snakemake --profile workflow/profiles/demo
+	snakemake --profile workflow/profiles/demo --report results/demo/report.html
+
+test: setup
+	pytest tests/unit -m "not slow" -n 2
+	pytest tests/workflow tests/slurm
+
+lint: setup
+	ruff check src tests
+	ruff format --check src tests
+	snakefmt --check Snakefile workflow/rules
+	mypy
+
+format: setup
+	ruff check --fix src tests
+	ruff format src tests
+	snakefmt Snakefile workflow/rules

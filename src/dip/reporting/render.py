@@ -1,0 +1,178 @@
+"""A table as Markdown and as LaTeX: published rows in one block, measured rows in another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pandas as pd
+
+_DIRECTIONS = {"FID": "↓", "sFID": "↓", "IS": "↑", "precision": "↑", "recall": "↑", "latency": "↓"}
+_EVALUATED = ("FID", "sFID", "IS", "precision", "recall")  # what only rows of one evaluator can be compared in
+_BLOCKS = {"published": "Published, as printed in the paper", "measured": "Measured by this repository"}
+_NOT_COMPARABLE = (
+    "Measured rows that were not obtained by the full protocol compare with each other, not with published ones."
+)
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: "\\" + character for character in "%_&#{}$"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"${character}$" for character in "<>|"},
+    **{character: "{" + character + "}" for character in "[]*"},  # read as arguments after \\
+    "×": r"$\times$", "→": r"$\rightarrow$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "²": "$^2$",
+    "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "µ": r"$\mu$", "–": "--", "—": "---",
+    "’": "'", "“": "``", "”": "''", "…": r"\ldots{}",
+}  # fmt: skip
+
+
+def to_markdown(table: pd.DataFrame, caption: str, provenance: list[str]) -> str:
+    """Render a table as GitHub Markdown: the caption, then one block per source.
+
+    The best value of each metric among the measured rows is bold where all of them have one evaluator and one
+    number of samples.
+
+    Args:
+        table: Text cells with the columns of `provenance` among others.
+        caption: Plain text.
+        provenance: Columns that are not the paper's.
+
+    Returns:
+        Text that ends with a line break.
+    """
+    paper = [column for column in table.columns if column not in provenance]
+    parts = [_one_line(caption)]
+    best = _best_cells(table)
+    for source, heading in _BLOCKS.items():
+        rows = table[table["source"] == source]
+        if rows.empty:
+            continue
+        kept = [*paper, "protocol"]
+        names = {column: _heading(column) for column in paper}
+        if source == "measured":
+            kept = [*paper, "run", "device", "feature_extractor", "num_samples", "protocol"]
+            names |= {"feature_extractor": "evaluator", "num_samples": "samples"}
+        else:
+            names |= {"protocol": "source"}
+        lines = []
+        for section, index in _sections(rows):
+            lines.append([f"**{_markdown(section)}**"] + [""] * (len(kept) - 1))
+            for i in index:
+                cells = [_markdown(_shown(column, str(rows.loc[i, column]))) for column in kept]
+                lines.append(
+                    [f"**{c}**" if (i, k) in best else c for k, c in zip(kept, cells, strict=True)]
+                )
+        block = pd.DataFrame(lines, columns=[names.get(column, column) for column in kept])
+        align = tuple("right" if _is_numeric(column) else "left" for column in kept)
+        parts.append(f"**{heading}**")
+        parts.append(block.to_markdown(index=False, disable_numparse=True, colalign=align))
+    if _has_partial(table):
+        parts.append(_NOT_COMPARABLE)
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label: str) -> str:
+    r"""Render a table as a LaTeX float of its own; the document needs `\usepackage{booktabs}` only.
+
+    Args:
+        table: Text cells with the columns of `provenance` among others.
+        caption: Plain text.
+        provenance: Columns that are not the paper's.
+        label: What follows `tab:` in the label.
+
+    Returns:
+        Text that ends with a line break. A dagger marks measured rows that are not the full protocol.
+    """
+    paper = [column for column in table.columns if column not in provenance]
+    kept = [*paper, "feature_extractor", "num_samples"]
+    names = {column: _heading(column) for column in paper}
+    names |= {"feature_extractor": "evaluator", "num_samples": "samples"}
+    best = _best_cells(table)
+    lines = [
+        r"\begin{table*}",
+        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{escape_latex(_one_line(caption))}}}",
+        rf"\label{{tab:{re.sub(r'[^A-Za-z0-9:-]', '-', label)}}}",
+        r"\makebox[\textwidth][c]{%",
+        rf"\begin{{tabular}}{{@{{}}{''.join('r' if _is_numeric(column) else 'l' for column in kept)}@{{}}}}",
+        r"\toprule",
+        " & ".join(escape_latex(names.get(column, column)) for column in kept) + r" \\",
+    ]
+    for source, heading in _BLOCKS.items():
+        rows = table[table["source"] == source]
+        if rows.empty:
+            continue
+        lines += [r"\midrule", _banner(rf"\textbf{{{heading}}}", len(kept))]
+        for section, index in _sections(rows):
+            lines.append(_banner(rf"\emph{{{escape_latex(section)}}}", len(kept)))
+            for i in index:
+                cells = [escape_latex(_shown(column, str(rows.loc[i, column]))) for column in kept]
+                cells = [rf"\textbf{{{c}}}" if (i, k) in best else c for k, c in zip(kept, cells, strict=True)]
+                if _is_partial(rows.loc[i]):
+                    cells[0] += r"$^\dagger$"
+                lines.append(r"\quad " + " & ".join(cells) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    if _has_partial(table):
+        lines += ["", r"\smallskip", rf"$^\dagger$Not the full protocol. {_NOT_COMPARABLE}"]
+    lines.append(r"\end{table*}")
+    return "\n".join(lines) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """Plain text as LaTeX source: its special characters and the field's signs (x, arrows, squares)."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _heading(column: str) -> str:
+    return f"{column} {_DIRECTIONS[column]}" if column in _DIRECTIONS else column
+
+
+def _shown(column: str, text: str) -> str:
+    """A cell as a person reads it: 50,000 samples, 84×8 hours, a dash where there is nothing."""
+    if column == "num_samples" and text.isdigit():
+        return f"{int(text):,}"
+    if column in ("NFE", "training cost"):
+        text = re.sub(r"(?<=\d)x(?=\d)", "×", text)
+    return text or "-"
+
+
+def _is_numeric(column: str) -> bool:
+    return column not in ("method", "run", "device", "feature_extractor", "protocol")
+
+
+def _sections(rows: pd.DataFrame) -> Iterator[tuple[str, list[int]]]:
+    for section in rows["section"].unique():
+        yield section, list(rows.index[rows["section"] == section])
+
+
+def _best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
+    """Cells of measured rows that hold the best value of their column, ties included."""
+    measured = table[table["source"] == "measured"]
+    if len(measured) < 2 or len(measured[["feature_extractor", "num_samples"]].drop_duplicates()) > 1:
+        return set()
+    best = set()
+    for column in _EVALUATED:
+        values = pd.to_numeric(measured[column])
+        target = values.min() if _DIRECTIONS[column] == "↓" else values.max()
+        best |= {(i, column) for i in measured.index[values == target]}
+    return best
+
+
+def _is_partial(row: pd.Series) -> bool:
+    return row["source"] == "measured" and row["protocol"] != "full protocol"
+
+
+def _has_partial(table: pd.DataFrame) -> bool:
+    return any(_is_partial(row) for _, row in table.iterrows())
+
+
+def _banner(content: str, num_columns: int) -> str:
+    return rf"\multicolumn{{{num_columns}}}{{@{{}}l}}{{{content}}} \\"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _markdown(text: str) -> str:
+    return _one_line(text).replace("|", r"\|")
