@@ -53,7 +53,8 @@ class PatchEncoder(nn.Module):
     @property
     def grid_size(self) -> tuple[int, int]:
         """Patches per column and per row."""
-        return self.vit.patch_embed.grid_size
+        height, width = self.vit.patch_embed.grid_size
+        return height, width
 
     def train(self, mode: bool = True) -> PatchEncoder:
         """Stay in evaluation mode, whatever the module around it does."""
@@ -78,27 +79,37 @@ class PatchEncoder(nn.Module):
         return tokens[:, self.vit.num_prefix_tokens :].float()
 
 
-class Alignment(nn.Module):
+class RepresentationAlignment(nn.Module):
     """The alignment term of the loss; `projector` is trained along with the model, `encoder` is not."""
 
-    def __init__(self, hidden_size: int, grid_size: tuple[int, int], encoder: PatchEncoder) -> None:
-        """Make the projector, a 3-layer SiLU MLP D -> D -> D -> E.
+    def __init__(
+        self,
+        settings: schema.Alignment,
+        *,
+        hidden_size: int,
+        grid: int,
+        encoder: PatchEncoder | None = None,
+    ) -> None:
+        """Load the encoder and make the projector, a 3-layer SiLU MLP D -> D -> D -> E.
 
         Args:
+            settings: The `training.alignment` section of a run.
             hidden_size: D.
-            grid_size: Patches of the model per column and per row.
-            encoder: Where the features come from.
+            grid: Patches of the model per column and per row, image size / patch size.
+            encoder: Where the features come from; None: the encoder that the settings name.
 
         Raises:
-            ValueError: The model and the encoder cut images into different numbers of patches.
+            ValueError: No such encoder, or it cuts images into another number of patches than the model.
+            FileNotFoundError: The encoder's weights are not on this machine.
         """
         super().__init__()
-        if tuple(grid_size) != tuple(encoder.grid_size):
+        if encoder is None:
+            encoder = load_encoder(settings.encoder, settings.encoder_path)
+        if encoder.grid_size != (grid, grid):
             raise ValueError(
-                "alignment compares patch by patch, but the model has "
-                f"{grid_size[0]} x {grid_size[1]} patches and the encoder {encoder.grid_size[0]} x "
-                f"{encoder.grid_size[1]}; change image_size / patch_size or turn alignment off "
-                "(training.alignment: null)"
+                f"alignment compares patch by patch, but the model has {grid} x {grid} patches and the encoder "
+                f"{encoder.grid_size[0]} x {encoder.grid_size[1]}; change image_size / patch_size or turn "
+                "alignment off (training.alignment: null)"
             )
         self.encoder = encoder
         self.projector = nn.Sequential(
@@ -108,6 +119,10 @@ class Alignment(nn.Module):
             nn.SiLU(),
             nn.Linear(hidden_size, encoder.width),
         )
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs: the state dict without the encoder, for `load_state_dict(strict=False)`."""
+        return {name: value for name, value in self.state_dict().items() if name.startswith("projector.")}
 
     def forward(self, tokens: Tensor, images: Tensor) -> Tensor:
         """Negative cosine between projected tokens and features, averaged over patches and images.
@@ -126,25 +141,6 @@ def negative_cosine(a: Tensor, b: Tensor) -> Tensor:
     """Minus the mean cosine of the angle between the last dimensions of a and b, in float32 or wider."""
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     return -F.cosine_similarity(a.to(dtype), b.to(dtype), dim=-1).mean()
-
-
-def build_alignment(alignment: schema.Alignment, model: schema.Model, image_size: int) -> Alignment:
-    """Make the alignment term that params.yaml describes.
-
-    Only `.projector` belongs in an optimizer and in a checkpoint.
-
-    Args:
-        alignment: The `training.alignment` section of a run.
-        model: Its `model` section.
-        image_size: Height and width of the images in pixels.
-
-    Raises:
-        ValueError: No such encoder, or another number of patches than the model's.
-        FileNotFoundError: The encoder's weights are not on this machine.
-    """
-    encoder = load_encoder(alignment.encoder, alignment.encoder_path)
-    grid_size = (image_size // model.patch_size, image_size // model.patch_size)
-    return Alignment(model.hidden_size, grid_size, encoder)
 
 
 def load_encoder(name: str, path: str | Path | None = None) -> PatchEncoder:

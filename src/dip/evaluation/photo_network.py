@@ -158,7 +158,7 @@ def train_photo_network(
         chosen = torch.randint(len(images), (batch_size,), generator=generator)
         batch = torch.from_numpy(images[chosen.numpy()]).permute(0, 3, 1, 2).float()  # (B, 3, H, W)
         logits = network.features(_augment(batch, generator))[2]
-        loss = F.cross_entropy(logits, targets[chosen], label_smoothing=0.1)
+        loss = F.cross_entropy(logits, targets[chosen])
         if not torch.isfinite(loss):
             raise ValueError(f"the photo network's loss is {loss.item()} at step {step}: lower its learning rate")
         optimizer.zero_grad()

@@ -151,7 +151,7 @@ def _best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
     if len(measured) < 2 or len(measured[["feature_extractor", "num_samples"]].drop_duplicates()) > 1:
         return set()
     best = set()
-    for column in _EVALUATED:
+    for column in (column for column in _EVALUATED if column in table.columns):
         values = pd.to_numeric(measured[column])
         target = values.min() if _DIRECTIONS[column] == "↓" else values.max()
         best |= {(i, column) for i in measured.index[values == target]}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dip.diffusion.alignment import Alignment, PatchEncoder, build_alignment, load_encoder, negative_cosine
+from dip.diffusion.alignment import PatchEncoder, RepresentationAlignment, load_encoder, negative_cosine
 
 NAME = "vit_base_patch14_dinov2.lvd142m"
 SETTINGS = SimpleNamespace(weight=0.5, block=8, encoder=NAME, encoder_path=None)
@@ -31,6 +31,11 @@ class StandIn(nn.Module):
         colours = nn.functional.adaptive_avg_pool2d(images, 4).flatten(2).transpose(1, 2)  # (B, 16, 3)
         tokens = self.widen(colours)
         return torch.cat([torch.full_like(tokens[:, :1], 100.0), tokens], dim=1)
+
+
+def align(encoder: PatchEncoder, grid: int = 4) -> RepresentationAlignment:
+    """The alignment of tokens of 6 channels with the stand-in."""
+    return RepresentationAlignment(SETTINGS, hidden_size=6, grid=grid, encoder=encoder)
 
 
 @pytest.fixture
@@ -71,7 +76,7 @@ def test_features_are_in_the_order_of_the_patches(encoder: PatchEncoder) -> None
 
 def test_only_the_projector_is_trained(encoder: PatchEncoder) -> None:
     """Wrong: the encoder would drift towards the model, or cost memory for gradients."""
-    alignment = Alignment(6, (4, 4), encoder).train()
+    alignment = align(encoder).train()
     tokens = torch.randn(2, 16, 6, requires_grad=True)
     loss = alignment(tokens, torch.rand(2, 3, 64, 64))
     loss.backward()
@@ -85,7 +90,7 @@ def test_only_the_projector_is_trained(encoder: PatchEncoder) -> None:
 
 def test_projector_has_three_layers(encoder: PatchEncoder) -> None:
     """Wrong: another projector than DDT's D -> D -> D -> E."""
-    projector = Alignment(6, (4, 4), encoder).projector
+    projector = align(encoder).projector
     shapes = [tuple(layer.weight.shape) for layer in projector if isinstance(layer, nn.Linear)]
     assert shapes == [(6, 6), (6, 6), (5, 6)]
     assert [type(layer) for layer in projector[1::2]] == [nn.SiLU, nn.SiLU]
@@ -94,7 +99,7 @@ def test_projector_has_three_layers(encoder: PatchEncoder) -> None:
 def test_training_the_projector_aligns(encoder: PatchEncoder) -> None:
     """Wrong: the sign of the loss, or a detached gradient."""
     torch.manual_seed(0)
-    alignment = Alignment(6, (4, 4), encoder)
+    alignment = align(encoder)
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     tokens = torch.randn(2, 16, 6)
     optimizer = torch.optim.AdamW(alignment.projector.parameters(), lr=1e-2)
@@ -107,10 +112,19 @@ def test_training_the_projector_aligns(encoder: PatchEncoder) -> None:
     assert loss < before - 0.1
 
 
+def test_checkpoint_holds_the_projector_only(encoder: PatchEncoder) -> None:
+    """Wrong: every checkpoint would carry the encoder, or the projector would start anew after a resume."""
+    first, second = align(encoder), align(encoder)
+    state = first.trainable_state()
+    assert {name.split(".")[0] for name in state} == {"projector"}
+    second.load_state_dict(state, strict=False)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
 def test_other_number_of_patches_is_refused(encoder: PatchEncoder) -> None:
     """Wrong: patches would be compared with patches elsewhere in the image."""
     with pytest.raises(ValueError, match=r"the model has 8 x 8 patches and the encoder 4 x 4"):
-        Alignment(6, (8, 8), encoder)
+        align(encoder, grid=8)
 
 
 def test_missing_weights_say_how_to_bring_them(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +156,7 @@ def test_encoder_of_timm_is_loaded_from_a_file(tmp_path) -> None:
     path = tmp_path / "model.safetensors"
     save_file(published.state_dict(), path)
     settings = SimpleNamespace(**(vars(SETTINGS) | {"encoder_path": str(path)}))
-    alignment = build_alignment(settings, SimpleNamespace(patch_size=16, hidden_size=8), image_size=256)
+    alignment = RepresentationAlignment(settings, hidden_size=8, grid=16)
     encoder = alignment.encoder
     assert encoder.grid_size == (16, 16) and encoder.width == 768
     assert torch.equal(encoder.vit.blocks[3].attn.qkv.weight, published.blocks[3].attn.qkv.weight)
@@ -151,7 +165,7 @@ def test_encoder_of_timm_is_loaded_from_a_file(tmp_path) -> None:
     assert -1 <= loss.item() <= 1
 
     with pytest.raises(ValueError, match="the model has 32 x 32 patches and the encoder 16 x 16"):
-        build_alignment(settings, SimpleNamespace(patch_size=16, hidden_size=8), image_size=512)
+        RepresentationAlignment(settings, hidden_size=8, grid=32)
     save_file({"other": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match=f"does not hold the weights of {NAME}"):
         load_encoder(NAME, path)

@@ -1,0 +1,181 @@
+"""One interface to the networks whose features the metrics compare, and extraction in batches.
+
+Every extractor is a torch-fidelity `FeatureExtractorBase` that returns `pool`, `spatial` and `logits`.
+
+Shapes: n = number of images, B = batch, H/W = image, K = number of classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from tqdm import tqdm
+
+from dip.evaluation.inception import INCEPTION_SHA256, find_inception_weights, load_inception
+from dip.evaluation.photo_network import load_photo_network
+from dip.files import sha256
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of n images, all float32.
+
+    Attributes:
+        pool: For FID, precision and recall; shape (n, 2048) for Inception, (n, 64) for the photo network.
+        spatial: For sFID; shape (n, 2023) or (n, 256).
+        probabilities: For the Inception score, softmax of the logits; shape (n, 1008) or (n, K).
+    """
+
+    pool: NDArray[np.float32]
+    spatial: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.pool)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A feature network and what a table has to say about it.
+
+    Attributes:
+        name: How tables name it.
+        network: In evaluation mode; takes uint8 (B, 3, H, W), gives `pool`, `spatial`, `logits`.
+        sha256: Checksum of the file of weights.
+        verified: Whether it is the network of the ADM suite, by that checksum.
+        image_size: The one image side it takes; None if it takes any.
+    """
+
+    name: str
+    network: FeatureExtractorBase
+    sha256: str
+    verified: bool
+    image_size: int | None
+
+
+def open_extractor(name: str, weights: str | Path | None = None) -> Extractor:
+    """Load a feature network by its name in params.yaml.
+
+    Args:
+        name: "inception" (the ADM suite's) or "photo" (`dip.evaluation.photo_network`).
+        weights: File of weights. Inception's may be None: then torch-fidelity's cache is looked up. Nothing is
+            ever downloaded. Inception weights of another checksum are taken, named as unverified.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: An unknown name, no file for "photo", or a file that holds something else.
+    """
+    if name == "inception":
+        path = find_inception_weights(weights)
+        checksum = sha256(path)
+        verified = checksum == INCEPTION_SHA256
+        title = "InceptionV3 (ADM)" if verified else f"InceptionV3 (unverified weights {checksum[:8]})"
+        return Extractor(title, load_inception(path), checksum, verified, image_size=None)
+    if name == "photo":
+        if weights is None:
+            raise ValueError("the photo network needs the file its training wrote: give `weights`")
+        photo = load_photo_network(weights)
+        title = f"photo network ({photo.num_classes} classes, {photo.image_size} px)"
+        return Extractor(title, photo, sha256(weights), verified=False, image_size=photo.image_size)
+    raise ValueError(f"unknown feature extractor {name!r}: expected 'inception' or 'photo'")
+
+
+def extract(
+    extractor: Extractor,
+    images: Images | Iterable[Images],
+    batch_size: int = 64,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Features:
+    """Features of images, in their order.
+
+    Args:
+        extractor: From `open_extractor`.
+        images: uint8, shape (n, H, W, 3), in memory or memory-mapped; or an iterable of such batches.
+        batch_size: Images at once; batches of an iterable are split to it. Changes features by rounding only.
+        device: Where the network runs, in float32 without TF32.
+        progress: Whether to show a bar.
+
+    Returns:
+        Features in memory: 20 kB an image for Inception, 1 GB for 50,000.
+
+    Raises:
+        ValueError: No images, or images of another type or shape than the network takes.
+    """
+    batches = list(iterate_features(extractor, images, batch_size, device, progress))
+    if not batches:
+        raise ValueError("there are no images to extract features of")
+    columns = zip(*((batch.pool, batch.spatial, batch.probabilities) for batch in batches), strict=True)
+    return Features(*(np.concatenate(column) for column in columns))
+
+
+def iterate_features(
+    extractor: Extractor,
+    images: Images | Iterable[Images],
+    batch_size: int = 64,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Iterator[Features]:
+    """As `extract`, one batch at a time, for sets whose features do not fit in memory."""
+    network = extractor.network.to(device)
+    total = len(images) if isinstance(images, np.ndarray) else None
+    log_interval = 0.1 if sys.stderr.isatty() else 60.0  # seconds
+    with tqdm(desc="features", unit="img", total=total, mininterval=log_interval, disable=not progress) as bar:
+        for batch in _batches(images, batch_size):
+            check_images(batch, extractor.image_size)
+            tensor = torch.tensor(batch, device=device).permute(0, 3, 1, 2)  # (B, 3, H, W)
+            with torch.inference_mode(), _exact_float32():
+                named = network.convert_features_tuple_to_dict(network(tensor))
+                probabilities = torch.softmax(named["logits"], dim=1)
+            yield Features(*(t.cpu().numpy() for t in (named["pool"], named["spatial"], probabilities)))
+            bar.update(len(batch))
+
+
+def check_images(images: NDArray, image_size: int | None = None, where: str = "images") -> None:
+    """Raise ValueError unless `images` is uint8 (n, H, W, 3), of side `image_size` where that is given."""
+    if images.dtype != np.uint8:
+        raise ValueError(
+            f"{where}: expected uint8 values in [0, 255], got {images.dtype}: scale, clip and round them first"
+        )
+    if images.ndim == 4 and images.shape[3] != 3 and images.shape[1] == 3:
+        raise ValueError(f"{where}: expected (n, H, W, 3), got (n, 3, H, W) {images.shape}: transpose them first")
+    if images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(f"{where}: expected colour images of shape (n, H, W, 3), got shape {images.shape}")
+    if 0 in images.shape:
+        raise ValueError(f"{where}: there are no images in an array of shape {images.shape}")
+    if image_size is not None and images.shape[1:3] != (image_size, image_size):
+        raise ValueError(
+            f"{where}: expected {image_size} x {image_size} pixels, got {images.shape[1]} x {images.shape[2]}: this "
+            "feature extractor takes only the resolution it was trained on"
+        )
+
+
+def _batches(images: Images | Iterable[Images], batch_size: int) -> Iterator[Images]:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    for array in [images] if isinstance(images, np.ndarray) else images:
+        for start in range(0, len(array), batch_size):
+            yield array[start : start + batch_size]
+
+
+@contextlib.contextmanager
+def _exact_float32() -> Iterator[None]:
+    """Full float32 products and repeatable algorithms on NVIDIA GPUs; earlier settings come back afterwards."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)

@@ -1,0 +1,166 @@
+"""Sample and reference files in the layout of the ADM evaluation suite.
+
+A sample file holds `arr_0`, uint8 images. A reference file holds `arr_0` as well (for precision and recall) and the
+statistics `mu`, `sigma` (of pooled features) and `mu_s`, `sigma_s` (of spatial features) of the whole data set.
+
+Shapes: n = number of images, H/W = image, d = dimension of a feature.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dip.evaluation.features import check_images
+from dip.evaluation.frechet import Statistics
+from dip.files import atomic_write
+
+STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a reference file holds.
+
+    Attributes:
+        images: uint8, shape (n, H, W, 3).
+        pool: Statistics of the pooled features, or None where the file has images only.
+        spatial: Statistics of the spatial features, likewise.
+        metadata: What `write_reference` noted; empty for files of others.
+    """
+
+    images: NDArray[np.uint8]
+    pool: Statistics | None
+    spatial: Statistics | None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def load_images(path: str | Path) -> NDArray[np.uint8]:
+    """Images of an ADM-format npz, `arr_0`.
+
+    An uncompressed file, as `np.savez` writes it, is memory-mapped: 50,000 images of 256 x 256 take no memory of
+    their own. A compressed one is read as a whole.
+
+    Returns:
+        uint8, shape (n, H, W, 3), read-only.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Not an npz or a truncated one, no `arr_0`, or something else than uint8 (n, H, W, 3) in it.
+    """
+    with _opened(path) as archive:
+        if "arr_0.npy" not in archive.namelist():
+            names = ", ".join(Path(name).stem for name in archive.namelist()) or "nothing"
+            raise ValueError(f"{path}: expected images under the key arr_0, found {names}")
+        images = _read_array(archive, "arr_0", path)
+    check_images(images, where=str(path))
+    return images
+
+
+def load_reference(path: str | Path) -> Reference:
+    """Images and statistics of a reference file, of the ADM release or written by `write_npz`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As for `load_images`, or some of the four statistics are missing or do not fit together.
+    """
+    images = load_images(path)
+    with _opened(path) as archive:
+        keys = {Path(name).stem for name in archive.namelist()}
+        missing = [name for name in STATISTICS if name not in keys]
+        if len(missing) == len(STATISTICS):
+            return Reference(images, None, None)
+        if missing:
+            raise ValueError(
+                f"{path}: has some statistics but not {', '.join(missing)}: sFID needs mu_s and sigma_s; use a "
+                "VIRTUAL_*.npz file of the ADM release, or write the reference again"
+            )
+        mu, sigma, mu_s, sigma_s = (_read_array(archive, name, path) for name in STATISTICS)
+        metadata = json.loads(str(_read_array(archive, "metadata", path))) if "metadata" in keys else {}
+    try:
+        return Reference(
+            images,
+            Statistics(mu, sigma, metadata.get("num_images")),
+            Statistics(mu_s, sigma_s, metadata.get("num_images")),
+            metadata,
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, NDArray]) -> None:
+    """Write an uncompressed npz atomically, with the same bytes for the same arrays.
+
+    Arrays are copied a few megabytes at a time, so memory-mapped ones are never held as a whole.
+
+    Raises:
+        OSError: The file cannot be written; an earlier one is left as it was.
+    """
+    with atomic_write(path, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            # A fixed date: np.savez notes the time, and the file's checksum would change with every writing.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                _write_array(member, array)
+
+
+def _write_array(member: IO[bytes], array: NDArray) -> None:
+    array = np.asanyarray(array)
+    header = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(member, {**header, "fortran_order": False})
+    if array.ndim == 0:
+        member.write(array.tobytes())
+        return
+    rows = max(1, 2**24 // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        member.write(np.ascontiguousarray(array[start : start + rows]).tobytes())
+
+
+def _opened(path: str | Path) -> zipfile.ZipFile:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f"{path}: not an npz file, or a truncated one ({error}): write or download it again"
+        ) from error
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, path: str | Path) -> NDArray:
+    """One array of an npz, memory-mapped if it is stored without compression; pickled objects are refused."""
+    info = archive.getinfo(f"{name}.npy")
+    try:
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran_order, dtype = read_header(member)
+            header_size = member.tell()
+        if dtype.hasobject:
+            raise ValueError("it holds pickled objects, which are not opened")
+        if info.compress_type == zipfile.ZIP_STORED and not fortran_order and len(shape) > 0 and 0 not in shape:
+            offset = _data_offset(Path(path), info) + header_size
+            return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+        with archive.open(info) as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: cannot read {name} ({error}): write or download it again") from error
+
+
+def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where the content of an archive's member begins in the file, after its local header."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)
+        name_length = int.from_bytes(file.read(2), "little")
+        extra_length = int.from_bytes(file.read(2), "little")
+    return info.header_offset + 30 + name_length + extra_length

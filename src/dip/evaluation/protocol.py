@@ -1,0 +1,241 @@
+"""The evaluation protocol: FID, sFID, Inception score, precision and recall of one sample file.
+
+Shapes: n = number of images, H/W = image, d = dimension of a feature.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dip.evaluation.features import Extractor, Features, check_images, extract, iterate_features
+from dip.evaluation.frechet import RunningStatistics, Statistics, frechet_distance
+from dip.evaluation.inception_score import inception_score
+from dip.evaluation.manifold import precision_recall
+from dip.evaluation.npz import Reference, load_images, load_reference, write_npz
+from dip.files import sha256
+
+__all__ = ["PROTOCOL_NUM_SAMPLES", "evaluate", "load_images", "write_reference"]
+
+PROTOCOL_NUM_SAMPLES = 50_000  # paper, Section 4.1, and the ADM suite
+PROTOCOL_NEIGHBOURS = 3
+PROTOCOL_CHUNK = 5000
+MANIFOLD_IMAGES = 10_000  # images in the reference files of the ADM release
+PACKAGES = ("dip", "torch", "torch-fidelity", "numpy", "scipy")
+
+
+def evaluate(
+    samples_path: str | Path,
+    reference_path: str | Path,
+    extractor: Extractor,
+    *,
+    num_samples: int = PROTOCOL_NUM_SAMPLES,
+    k: int = PROTOCOL_NEIGHBOURS,
+    is_chunk_size: int = PROTOCOL_CHUNK,
+    reference_name: str | None = None,
+    batch_size: int = 64,
+    device: str = "cpu",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Metrics of a sample file against a reference file.
+
+    Args:
+        samples_path: ADM-format npz, uint8 (n, H, W, 3), in the order it was sampled in.
+        reference_path: Reference npz of the same resolution: `VIRTUAL_*.npz` of the ADM release or one of
+            `write_reference`. From one with images only, statistics are computed from those images.
+        extractor: From `dip.evaluation.features.open_extractor`.
+        num_samples: How many images the sample file has to hold.
+        k: Neighbours of precision and recall.
+        is_chunk_size: Images per chunk of the Inception score.
+        reference_name: How to name the reference; by default the name in it, or the name of the file.
+        batch_size: Images per step of the feature network.
+        device: Where features and neighbour distances are computed.
+        progress: Whether to show a bar.
+
+    Returns:
+        Metrics, and what they were obtained with, ready for JSON. `full_protocol` is true only for 50,000 samples
+        under Inception with verified weights and the suite's own settings; `deviations` says what is missing.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: Another number of samples or another resolution than asked for, a file that is not what it
+            should be, a reference of another feature extractor, or features that are not finite.
+    """
+    images = load_images(samples_path)
+    reference = load_reference(reference_path)
+    _check_pair(images, reference, samples_path, reference_path, num_samples)
+    _check_extractor(reference, extractor, reference_path)
+    sample = extract(extractor, images, batch_size, device, progress)
+    real = extract(extractor, reference.images, batch_size, device, progress)
+    pool, spatial = _reference_statistics(reference, real, extractor, reference_path)
+    precision, recall = precision_recall(real.pool, sample.pool, k, device=device)
+    deviations = _deviations(extractor, len(images), k, is_chunk_size, reference)
+    return {
+        "fid": frechet_distance(pool, sample.pool),
+        "sfid": frechet_distance(spatial, sample.spatial),
+        "inception_score": inception_score(sample.probabilities, is_chunk_size),
+        "precision": precision,
+        "recall": recall,
+        "num_samples": len(images),
+        "protocol_num_samples": PROTOCOL_NUM_SAMPLES,
+        "full_protocol": not deviations,
+        "deviations": deviations,
+        "feature_extractor": extractor.name,
+        "reference": reference_name or reference.metadata.get("name") or Path(reference_path).name,
+        "sha256": {
+            "samples": sha256(samples_path),
+            "reference": sha256(reference_path),
+            "extractor": extractor.sha256,
+        },
+        "settings": {
+            "k": k,
+            "is_chunk_size": is_chunk_size,
+            "image_size": images.shape[1],
+            "reference_images": len(reference.images),
+            "reference_statistics_images": pool.num_samples,
+            "feature_dtype": "float32",
+            "distance_dtype": "float32",
+            "statistics_dtype": "float64",
+            "batch_size": batch_size,
+        },
+        "device": device_name(device),
+        "versions": package_versions(),
+    }
+
+
+def write_reference(
+    path: str | Path,
+    images: NDArray[np.uint8],
+    extractor: Extractor,
+    *,
+    name: str,
+    manifold_images: NDArray[np.uint8] | None = None,
+    num_manifold_images: int = MANIFOLD_IMAGES,
+    batch_size: int = 64,
+    device: str = "cpu",
+    progress: bool = False,
+) -> None:
+    """Write a reference file in the ADM layout, atomically; the original evaluator reads it too.
+
+    Statistics are streamed over all images, so only images of `manifold_images` are ever held at once.
+
+    Args:
+        path: npz to write.
+        images: uint8, shape (n, H, W, 3), in memory or memory-mapped; `mu`, `sigma`, `mu_s`, `sigma_s` are theirs.
+        extractor: From `dip.evaluation.features.open_extractor`.
+        name: How metrics name this reference.
+        manifold_images: Images for precision and recall; by default `num_manifold_images` of `images`, evenly
+            spread over them.
+        num_manifold_images: See above; all are taken where there are fewer.
+        batch_size: Images per step of the feature network.
+        device: Where features are computed.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: Images of another type or shape than the extractor takes, fewer than 2, or features that are
+            not finite.
+        OSError: The file cannot be written; an earlier one is left as it was.
+    """
+    check_images(images, extractor.image_size)
+    if manifold_images is None:
+        count = min(num_manifold_images, len(images))
+        manifold_images = images[np.arange(count) * len(images) // count]
+    check_images(manifold_images, extractor.image_size, where="manifold_images")
+    running: tuple[RunningStatistics, RunningStatistics] | None = None
+    for batch in iterate_features(extractor, images, batch_size, device, progress):
+        if running is None:
+            running = RunningStatistics(batch.pool.shape[1]), RunningStatistics(batch.spatial.shape[1])
+        running[0].update(batch.pool)
+        running[1].update(batch.spatial)
+    assert running is not None  # check_images refuses an empty set
+    pool, spatial = running[0].result(), running[1].result()
+    metadata = {
+        "name": name,
+        "num_images": len(images),
+        "feature_extractor": extractor.name,
+        "extractor_sha256": extractor.sha256,
+        "versions": package_versions(),
+    }
+    arrays = {
+        "arr_0": manifold_images,
+        "mu": pool.mean,
+        "sigma": pool.covariance,
+        "mu_s": spatial.mean,
+        "sigma_s": spatial.covariance,
+        "metadata": np.array(json.dumps(metadata, sort_keys=True)),
+    }
+    write_npz(path, arrays)
+
+
+def device_name(device: str) -> str:
+    """What computed: the GPU's name, or the CPU's architecture and number of threads."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages a metric depends on."""
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
+def _reference_statistics(
+    reference: Reference, real: Features, extractor: Extractor, path: str | Path
+) -> tuple[Statistics, Statistics]:
+    """Statistics of a reference: its own, or those of its images."""
+    if reference.pool is None or reference.spatial is None:
+        return Statistics.from_features(real.pool), Statistics.from_features(real.spatial)
+    for statistics, features in ((reference.pool, real.pool), (reference.spatial, real.spatial)):
+        if len(statistics.mean) != features.shape[1]:
+            raise ValueError(
+                f"{path}: its statistics have dimension {len(statistics.mean)}, but {extractor.name} gives "
+                f"{features.shape[1]}: the reference was written with another feature extractor"
+            )
+    return reference.pool, reference.spatial
+
+
+def _check_pair(
+    images: NDArray, reference: Reference, samples_path: str | Path, reference_path: str | Path, num_samples: int
+) -> None:
+    if len(images) != num_samples:
+        raise ValueError(
+            f"{samples_path}: expected {num_samples} samples, found {len(images)}: FID depends on their number; "
+            "sample the missing ones, or ask for this number and the result will say so"
+        )
+    if images.shape[1:] != reference.images.shape[1:]:
+        raise ValueError(
+            f"samples and reference differ in resolution: {images.shape[1]} x {images.shape[2]} in {samples_path}, "
+            f"{reference.images.shape[1]} x {reference.images.shape[2]} in {reference_path}"
+        )
+
+
+def _check_extractor(reference: Reference, extractor: Extractor, path: str | Path) -> None:
+    written_with = reference.metadata.get("extractor_sha256", extractor.sha256)
+    if written_with != extractor.sha256:
+        raise ValueError(
+            f"{path}: its statistics were computed with {reference.metadata.get('feature_extractor')} "
+            f"({written_with[:8]}), not with {extractor.name} ({extractor.sha256[:8]}): write the reference again"
+        )
+
+
+def _deviations(extractor: Extractor, num_samples: int, k: int, is_chunk_size: int, reference: Reference) -> list[str]:
+    """What keeps a result from being one of the full protocol, in words."""
+    found = []
+    if not extractor.verified:
+        found.append(f"features of {extractor.name} instead of InceptionV3 with the ADM suite's weights")
+    if num_samples != PROTOCOL_NUM_SAMPLES:
+        found.append(f"{num_samples} samples instead of {PROTOCOL_NUM_SAMPLES}")
+    if k != PROTOCOL_NEIGHBOURS:
+        found.append(f"k = {k} instead of {PROTOCOL_NEIGHBOURS}")
+    if is_chunk_size != PROTOCOL_CHUNK:
+        found.append(f"Inception score in chunks of {is_chunk_size} instead of {PROTOCOL_CHUNK}")
+    if reference.pool is None:
+        found.append(f"reference statistics of {len(reference.images)} images instead of the whole training set")
+    return found
