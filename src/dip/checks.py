@@ -62,13 +62,16 @@ def _model_mistakes(model: Model) -> Iterator[Mistake]:
             ("model", "num_heads"),
             f"hidden_size / num_heads = {width // model.num_heads} is not divisible by 4, as 2-D RoPE needs",
         )
-    if head.name == "unet" and 2**head.depth > model.patch_size:
+    if head.name == "unet" and model.patch_size % 2**head.depth:
         yield (
             ("model", "head", "depth"),
-            f"2^{head.depth} = {2**head.depth} is more than patch_size = {model.patch_size}",
+            f"{head.depth} stages halve the patch to 1 / {2**head.depth}, which patch_size = {model.patch_size} "
+            "is not divisible by",
         )
     if head.name == "attention" and head.width % head.num_heads:
         yield ("model", "head", "width"), f"{head.width} is not divisible by num_heads = {head.num_heads}"
+    elif head.name == "attention" and head.width // head.num_heads % 4:
+        yield ("model", "head", "num_heads"), f"{head.width} / {head.num_heads} is not divisible by 4, as RoPE needs"
     if head.name == "none" and model.placement != "post_hoc":
         yield ("model", "placement"), f"'{model.placement}' needs a head, and the model has none"
     if model.placement == "post_hoc" and model.intermediate_block is not None:

@@ -127,7 +127,7 @@ def _features(options: argparse.Namespace) -> None:
 
 
 def _reference(options: argparse.Namespace) -> None:
-    from dip.evaluation.reference import make_reference
+    from dip.evaluation.stage import make_reference
 
     params, evaluation = _evaluation(options)
     make_reference(options.evaluation, evaluation, params.datasets, reference(options.evaluation))
@@ -177,7 +177,7 @@ def _latency(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from dip.evaluation.reference import evaluate_run
+    from dip.evaluation.stage import evaluate_run
 
     spec, folder = _spec(options, EvaluationSpec)
     evaluate_run(spec, folder)

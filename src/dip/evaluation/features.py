@@ -8,7 +8,6 @@ Shapes: n = number of images, B = batch, H/W = image, K = number of classes.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from tqdm import tqdm
 
 from dip.evaluation.inception import INCEPTION_SHA256, find_inception_weights, load_inception
 from dip.evaluation.photo_network import load_photo_network
 from dip.files import sha256
+from dip.progress import Progress
 
 Images = NDArray[np.uint8]
 
@@ -105,7 +104,7 @@ def extract(
         images: uint8, shape (n, H, W, 3), in memory or memory-mapped; or an iterable of such batches.
         batch_size: Images at once; batches of an iterable are split to it. Changes features by rounding only.
         device: Where the network runs, in float32 without TF32.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar, for an array.
 
     Returns:
         Features in memory: 20 kB an image for Inception, 1 GB for 50,000.
@@ -129,9 +128,8 @@ def iterate_features(
 ) -> Iterator[Features]:
     """As `extract`, one batch at a time, for sets whose features do not fit in memory."""
     network = extractor.network.to(device)
-    total = len(images) if isinstance(images, np.ndarray) else None
-    log_interval = 0.1 if sys.stderr.isatty() else 60.0  # seconds
-    with tqdm(desc="features", unit="img", total=total, mininterval=log_interval, disable=not progress) as bar:
+    bar = Progress("features", total=len(images), unit="image") if progress and isinstance(images, np.ndarray) else None
+    with bar or contextlib.nullcontext():
         for batch in _batches(images, batch_size):
             check_images(batch, extractor.image_size)
             tensor = torch.tensor(batch, device=device).permute(0, 3, 1, 2)  # (B, 3, H, W)
@@ -139,7 +137,8 @@ def iterate_features(
                 named = network.convert_features_tuple_to_dict(network(tensor))
                 probabilities = torch.softmax(named["logits"], dim=1)
             yield Features(*(t.cpu().numpy() for t in (named["pool"], named["spatial"], probabilities)))
-            bar.update(len(batch))
+            if bar:
+                bar.advance(len(batch))
 
 
 def check_images(images: NDArray, image_size: int | None = None, where: str = "images") -> None:

@@ -7,6 +7,7 @@ Shapes: B = batch, C/H/W = image, K = number of classes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from tqdm import tqdm
 
 from dip.files import atomic_write
+from dip.progress import Progress
 
 FORMAT = "dip-photo-network-1"
 POOL_DIMENSION = 64
@@ -154,17 +155,21 @@ def train_photo_network(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=num_steps)
     targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
     network.train()
-    for step in tqdm(range(num_steps), desc="photo network", disable=not progress):
-        chosen = torch.randint(len(images), (batch_size,), generator=generator)
-        batch = torch.from_numpy(images[chosen.numpy()]).permute(0, 3, 1, 2).float()  # (B, 3, H, W)
-        logits = network.features(_augment(batch, generator))[2]
-        loss = F.cross_entropy(logits, targets[chosen])
-        if not torch.isfinite(loss):
-            raise ValueError(f"the photo network's loss is {loss.item()} at step {step}: lower its learning rate")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    bar = Progress("photo network", total=num_steps, unit="step") if progress else None
+    with bar or contextlib.nullcontext():
+        for step in range(num_steps):
+            chosen = torch.randint(len(images), (batch_size,), generator=generator)
+            batch = torch.from_numpy(images[chosen.numpy()]).permute(0, 3, 1, 2).float()  # (B, 3, H, W)
+            logits = network.features(_augment(batch, generator))[2]
+            loss = F.cross_entropy(logits, targets[chosen])
+            if not torch.isfinite(loss):
+                raise ValueError(f"the photo network's loss is {loss.item()} at step {step}: lower its learning rate")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if bar:
+                bar.advance()
     network.requires_grad_(False)
     network.eval()
     return network

@@ -6,8 +6,6 @@ Shapes: n = number of images, H/W = image, d = dimension of a feature.
 from __future__ import annotations
 
 import json
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dip.environment import describe_environment, device_name
 from dip.evaluation.features import Extractor, Features, check_images, extract, iterate_features
 from dip.evaluation.frechet import RunningStatistics, Statistics, frechet_distance
 from dip.evaluation.inception_score import inception_score
@@ -28,7 +27,6 @@ PROTOCOL_NUM_SAMPLES = 50_000  # paper, Section 4.1, and the ADM suite
 PROTOCOL_NEIGHBOURS = 3
 PROTOCOL_CHUNK = 5000
 MANIFOLD_IMAGES = 10_000  # images in the reference files of the ADM release
-PACKAGES = ("dip", "torch", "torch-fidelity", "numpy", "scipy")
 
 
 def evaluate(
@@ -41,7 +39,7 @@ def evaluate(
     is_chunk_size: int = PROTOCOL_CHUNK,
     reference_name: str | None = None,
     batch_size: int = 64,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> dict[str, Any]:
     """Metrics of a sample file against a reference file.
@@ -105,8 +103,8 @@ def evaluate(
             "statistics_dtype": "float64",
             "batch_size": batch_size,
         },
-        "device": device_name(device),
-        "versions": package_versions(),
+        "device": device_name(torch.device(device)),
+        "versions": describe_environment(),
     }
 
 
@@ -119,7 +117,7 @@ def write_reference(
     manifold_images: NDArray[np.uint8] | None = None,
     num_manifold_images: int = MANIFOLD_IMAGES,
     batch_size: int = 64,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> None:
     """Write a reference file in the ADM layout, atomically; the original evaluator reads it too.
@@ -161,9 +159,9 @@ def write_reference(
         "num_images": len(images),
         "feature_extractor": extractor.name,
         "extractor_sha256": extractor.sha256,
-        "versions": package_versions(),
+        "packages": describe_environment()["packages"],
     }
-    arrays = {
+    arrays: dict[str, NDArray] = {
         "arr_0": manifold_images,
         "mu": pool.mean,
         "sigma": pool.covariance,
@@ -172,18 +170,6 @@ def write_reference(
         "metadata": np.array(json.dumps(metadata, sort_keys=True)),
     }
     write_npz(path, arrays)
-
-
-def device_name(device: str) -> str:
-    """What computed: the GPU's name, or the CPU's architecture and number of threads."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages a metric depends on."""
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
 def _reference_statistics(

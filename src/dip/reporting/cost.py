@@ -37,7 +37,6 @@ def forward_gflops(build: Callable[[], nn.Module], image_size: int) -> float:
         x_t = torch.zeros(1, 3, image_size, image_size)  # (B, 3, H, W)
         t = torch.zeros(1)  # (B,)
         y = torch.zeros(1, dtype=torch.int64)  # (B,)
-        # Under inference mode the counter sees no operation at all, so this is no_grad.
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(x_t, t, y)
     return counter.get_total_flops() / 1e9

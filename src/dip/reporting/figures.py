@@ -25,6 +25,7 @@ class _Quantity:
     label: str
     log2: bool = False  # a setting that is doubled from point to point
     is_metric: bool = False  # measured by an evaluator on samples
+    is_time: bool = False  # depends on the device
 
 
 _QUANTITIES = {
@@ -37,12 +38,12 @@ _QUANTITIES = {
     "precision": _Quantity("Precision ↑", is_metric=True),
     "recall": _Quantity("Recall ↑", is_metric=True),
     "gflops": _Quantity("GFLOP/pass ↓"),
-    "latency_seconds": _Quantity("Seconds/image ↓"),
-    "training_hours": _Quantity("Training hours ↓"),
+    "latency_seconds": _Quantity("Seconds/image ↓", is_time=True),
+    "training_hours": _Quantity("Training hours ↓", is_time=True),
 }
 _WIDTH_INCHES = 3.45  # one column of a two-column page
 _ROW_INCHES = 1.4
-_FOOTER_CHARACTERS = 92
+_LINE_INCHES = 0.125
 _STYLE = {
     **mpl.rcParamsDefault,
     **sns.axes_style("ticks", {"axes.grid": True}),
@@ -56,8 +57,10 @@ _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _DATELESS = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 # A run's values by quantity, for example the content of its metrics.json with "patch_size" and "gflops" added.
-# A metric needs "feature_extractor" and "num_samples" beside it; "note" says what is special about the run.
+# A metric needs "feature_extractor" and "num_samples" beside it, a time may have "device"; "note" says what is
+# special about the run.
 Point = Mapping[str, Any]
+Styles = dict[str, tuple[Any, str]]  # colour and marker of each label
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,12 @@ class Panel:
     series: Mapping[str, Sequence[Point]]
 
 
-def figure10(
-    panels: Sequence[Panel], path_pdf: str | Path, path_png: str | Path, *, caption: str = ""
-) -> None:
+def figure10(panels: Sequence[Panel], path_pdf: str | Path, path_png: str | Path, *, caption: str = "") -> None:
     """Draw panels in a grid of two columns, at the width of one column of a page.
 
     Colours and markers of a label are the same in all panels. A point with a "note" is drawn open and the
-    legend explains it. A line below the panels names the evaluators and numbers of samples of the points. The
-    same input gives the same bytes.
+    legend explains it. A line below the panels names the evaluators, numbers of samples and devices of the
+    points. The same input gives the same bytes.
 
     Args:
         panels: Panels in reading order.
@@ -102,35 +103,48 @@ def figure10(
     for panel in panels:
         _check(panel)
     labels = list(dict.fromkeys(label for panel in panels for label in panel.series))
-    palette = dict(zip(labels, _colours(len(labels)), strict=True))
-    markers = {label: _MARKERS[i % len(_MARKERS)] for i, label in enumerate(labels)}
+    colours = sns.color_palette("colorblind", len(labels))
+    styles = {label: (colours[i], _MARKERS[i % len(_MARKERS)]) for i, label in enumerate(labels)}
     notes = _notes(panels)
-    footer = textwrap.fill(" ".join([*caption.split(), *_evaluators(panels).split()]), _FOOTER_CHARACTERS)
-    below = [textwrap.fill(f"{letter}: {note}" if letter else note, 70) for note, letter in notes.items()]
+    footer = textwrap.fill(" ".join([*caption.split(), _origins(panels)]), 84)
     with mpl.rc_context(_STYLE):
-        figure, axes = _grid(len(panels), below="\n".join([*below, footer]).count("\n") + 1)
-        for panel, ax in zip(panels, axes, strict=False):
-            _draw(panel, ax, palette, markers, notes)
-        _add_legends(figure, labels, palette, markers, below)
-        figure.text(0.02, _BORDER_INCHES / figure.get_figheight(), footer, fontsize=5.5, color="0.35", va="bottom")
+        figure, axes = _lay_out(len(panels), styles, notes, footer)
+        for panel, ax in zip(panels, axes, strict=True):
+            _draw(panel, ax, styles, notes)
         for path, kind in ((path_pdf, "pdf"), (path_png, "png")):
             with atomic_write(path, "wb") as file:
                 figure.savefig(file, format=kind, dpi=300, metadata=_DATELESS[kind])
 
 
-def _grid(num_panels: int, *, below: int) -> tuple[Figure, list[Axes]]:
-    """Axes in two columns, with room for the legend above and so many lines of text below."""
+def _lay_out(num_panels: int, styles: Styles, notes: dict[str, str], footer: str) -> tuple[Figure, list[Axes]]:
+    """A grid of axes between the legend of the series above and the notes and the footer below."""
     num_columns = min(2, num_panels)
     num_rows = math.ceil(num_panels / num_columns)
-    bottom = below * _LINE_INCHES + 3 * _BORDER_INCHES
-    height = num_rows * _ROW_INCHES + _LEGEND_INCHES + bottom
-    figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
-    rect = (0, bottom / height, 1, 1 - (bottom + _LEGEND_INCHES) / height)
-    figure.get_layout_engine().set(rect=rect, w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr, call-arg]
-    axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flatten())
+    legend_columns = max(1, min(len(styles), 60 // (max(map(len, styles)) + 6)))
+    texts = [textwrap.fill(f"{letter}: {note}" if letter else note, 70) for note, letter in notes.items()]
+    above = math.ceil(len(styles) / legend_columns) * _LINE_INCHES + 0.1
+    footer_top = (footer.count("\n") + 1) * 0.85 * _LINE_INCHES + 0.06
+    below = footer_top + sum(text.count("\n") + 1 for text in texts) * _LINE_INCHES + 0.06
+    height = above + num_rows * _ROW_INCHES + below
+
+    figure = Figure(figsize=(_WIDTH_INCHES, height))
+    figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - (above + below) / height))
+    axes = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     for ax in axes[num_panels:]:
         ax.set_axis_off()
-    return figure, axes
+    shared: dict[str, Any] = {"frameon": False, "handlelength": 1.6, "borderpad": 0, "borderaxespad": 0.4}
+    lines = [
+        Line2D([], [], label=label, color=colour, marker=marker, markersize=4, linewidth=1.1)
+        for label, (colour, marker) in styles.items()
+    ]
+    figure.legend(handles=lines, loc="upper center", ncols=legend_columns, **shared)
+    if texts:
+        open_marker: dict[str, Any] = {"color": "0.35", "markerfacecolor": "white", "linestyle": "none"}
+        circles = [Line2D([], [], label=text, marker="o", markersize=4, **open_marker) for text in texts]
+        position = (0.0, footer_top / height)
+        figure.legend(handles=circles, loc="lower left", bbox_to_anchor=position, **shared)
+    figure.text(0.02, 0.04 / height, footer, fontsize=5.5, color="0.35", va="bottom")
+    return figure, list(axes[:num_panels])
 
 
 def _check(panel: Panel) -> None:
@@ -156,11 +170,6 @@ def _check(panel: Panel) -> None:
                 )
 
 
-def _colours(count: int) -> list[Any]:
-    """Colours that stay apart for colour-blind readers (seaborn's palette for them has ten)."""
-    return sns.color_palette("colorblind", count)
-
-
 def _notes(panels: Sequence[Panel]) -> dict[str, str]:
     """A letter for each different note, empty if there is only one."""
     points = [point for panel in panels for series in panel.series.values() for point in series]
@@ -169,22 +178,19 @@ def _notes(panels: Sequence[Panel]) -> dict[str, str]:
     return dict(zip(notes, letters, strict=False))
 
 
-def _draw(
-    panel: Panel, ax: Axes, palette: dict[str, Any], markers: dict[str, str], notes: dict[str, str]
-) -> None:
+def _draw(panel: Panel, ax: Axes, styles: Styles, notes: dict[str, str]) -> None:
     for label, points in panel.series.items():
+        colour, marker = styles[label]
         ordered = sorted(points, key=lambda point: (point[panel.x], point[panel.y]))
         x, y = [point[panel.x] for point in ordered], [point[panel.y] for point in ordered]
-        sns.lineplot(
-            x=x, y=y, ax=ax, color=palette[label], linewidth=1.1, estimator=None, sort=False, legend=False, zorder=2
-        )
+        sns.lineplot(x=x, y=y, ax=ax, color=colour, linewidth=1.1, estimator=None, sort=False, legend=False, zorder=2)
         for point in ordered:
             noted = bool(point.get("note"))
-            face = "white" if noted else palette[label]
-            style: dict[str, Any] = {"color": palette[label], "markerfacecolor": face, "markersize": 4}
-            style["markeredgecolor"] = palette[label] if noted else "white"
+            face = "white" if noted else colour
+            style: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 4}
+            style["markeredgecolor"] = colour if noted else "white"
             style["markeredgewidth"] = 0.9 if noted else 0.4
-            ax.plot(point[panel.x], point[panel.y], marker=markers[label], zorder=3, **style)
+            ax.plot(point[panel.x], point[panel.y], marker=marker, zorder=3, **style)
             if noted and (letter := notes[str(point["note"])]):
                 position = (point[panel.x], point[panel.y])
                 ax.annotate(letter, position, (3, 2), textcoords="offset points", fontsize=5.5, color="0.35")
@@ -230,28 +236,20 @@ def _plain(value: float, _position: int | None = None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _add_legends(
-    figure: Figure, labels: list[str], palette: dict[str, Any], markers: dict[str, str], below: list[str]
-) -> None:
-    """The series above the panels; under them, above the footer, what open markers mean."""
-    shared: dict[str, Any] = {"frameon": False, "handlelength": 1.6, "borderpad": 0, "borderaxespad": 0.3}
-    lines = [
-        Line2D([], [], label=label, color=palette[label], marker=markers[label], markersize=4, linewidth=1.1)
-        for label in labels
-    ]
-    figure.legend(handles=lines, loc="upper center", ncols=len(labels), **shared)
-
-
-def _evaluators(panels: Sequence[Panel]) -> str:
-    """What measured the metrics shown, and that they are not the paper's figures."""
-    found = []
+def _origins(panels: Sequence[Panel]) -> str:
+    """By what the points shown were measured, and that they are not the paper's figures."""
+    evaluators, devices = [], []
     for panel in panels:
-        if not _QUANTITIES[panel.y].is_metric:
-            continue
         for point in (point for points in panel.series.values() for point in points):
-            partial = "" if point.get("full_protocol", False) else ", not the paper's full protocol"
-            found.append(f"{point['feature_extractor']}, {int(point['num_samples']):,} samples{partial}")
-    if not found:
-        return "Measured by this repository; not the paper's figures."
-    names = "; ".join(dict.fromkeys(found))
-    return f"Measured by this repository, not taken from the paper. Evaluator: {names}."
+            if _QUANTITIES[panel.y].is_metric:
+                partial = "" if point.get("full_protocol", False) else ", not the paper's full protocol"
+                samples = f"{int(point['num_samples']):,} samples"
+                evaluators.append(f"{point['feature_extractor']}, {samples}{partial}")
+            if _QUANTITIES[panel.y].is_time and point.get("device"):
+                devices.append(str(point["device"]))
+    text = "Measured by this repository, not taken from the paper."
+    if evaluators:
+        text += f" Evaluator: {'; '.join(dict.fromkeys(evaluators))}."
+    if devices:
+        text += f" Timed on {'; '.join(dict.fromkeys(devices))}."
+    return text

@@ -59,14 +59,12 @@ def to_markdown(table: pd.DataFrame, caption: str, provenance: list[str]) -> str
             lines.append([f"**{_markdown(section)}**"] + [""] * (len(kept) - 1))
             for i in index:
                 cells = [_markdown(_shown(column, str(rows.loc[i, column]))) for column in kept]
-                lines.append(
-                    [f"**{c}**" if (i, k) in best else c for k, c in zip(kept, cells, strict=True)]
-                )
+                lines.append([f"**{c}**" if (i, k) in best else c for k, c in zip(kept, cells, strict=True)])
         block = pd.DataFrame(lines, columns=[names.get(column, column) for column in kept])
         align = tuple("right" if _is_numeric(column) else "left" for column in kept)
         parts.append(f"**{heading}**")
         parts.append(block.to_markdown(index=False, disable_numparse=True, colalign=align))
-    if _has_partial(table):
+    if _partial_rows(table):
         parts.append(_NOT_COMPARABLE)
     return "\n\n".join(parts) + "\n"
 
@@ -87,7 +85,7 @@ def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label:
     kept = [*paper, "feature_extractor", "num_samples"]
     names = {column: _heading(column) for column in paper}
     names |= {"feature_extractor": "evaluator", "num_samples": "samples"}
-    best = _best_cells(table)
+    best, partial = _best_cells(table), _partial_rows(table)
     lines = [
         r"\begin{table*}",
         r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
@@ -108,11 +106,11 @@ def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label:
             for i in index:
                 cells = [escape_latex(_shown(column, str(rows.loc[i, column]))) for column in kept]
                 cells = [rf"\textbf{{{c}}}" if (i, k) in best else c for k, c in zip(kept, cells, strict=True)]
-                if _is_partial(rows.loc[i]):
+                if i in partial:
                     cells[0] += r"$^\dagger$"
                 lines.append(r"\quad " + " & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}}"]
-    if _has_partial(table):
+    if partial:
         lines += ["", r"\smallskip", rf"$^\dagger$Not the full protocol. {_NOT_COMPARABLE}"]
     lines.append(r"\end{table*}")
     return "\n".join(lines) + "\n"
@@ -158,12 +156,9 @@ def _best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
     return best
 
 
-def _is_partial(row: pd.Series) -> bool:
-    return row["source"] == "measured" and row["protocol"] != "full protocol"
-
-
-def _has_partial(table: pd.DataFrame) -> bool:
-    return any(_is_partial(row) for _, row in table.iterrows())
+def _partial_rows(table: pd.DataFrame) -> set[int]:
+    """Measured rows whose metrics are not the full protocol's."""
+    return set(table.index[(table["source"] == "measured") & (table["protocol"] != "full protocol")])
 
 
 def _banner(content: str, num_columns: int) -> str:
