@@ -95,17 +95,17 @@ class _Loader(yaml.SafeLoader):
 class _Leaf:
     """A value and the keys under which it stands in the file."""
 
-    def __init__(self, value: Any, keys: Keys) -> None:
+    def __init__(self, value: Any, place: Keys) -> None:
         self.value = value
-        self.keys = keys
+        self.place = place
 
 
 class _Branch(dict[str, Any]):
     """A mapping of leaves and branches, and the keys under which it stands in the file."""
 
-    def __init__(self, items: Mapping[str, Any], keys: Keys) -> None:
+    def __init__(self, items: Mapping[str, Any], place: Keys) -> None:
         super().__init__(items)
-        self.keys = keys
+        self.place = place
 
 
 def _tree(value: Any, keys: Keys) -> _Branch | _Leaf:
@@ -129,16 +129,16 @@ def _merge(base: Any, over: Any) -> Any:
             return over
     merged = {key: _merge(base[key], over[key]) if key in base and key in over else item
               for key, item in {**base, **over}.items()}  # fmt: skip
-    return _Branch(merged, over.keys)
+    return _Branch(merged, over.place)
 
 
 def _origin(tree: Any, location: Keys) -> Keys:
     """Where in the file the value at `location` of a merged tree stands."""
-    keys: Keys = tree.keys
+    keys: Keys = tree.place
     for index, key in enumerate(location):
         if isinstance(tree, _Branch) and key in tree:
             tree = tree[str(key)]
-            keys = tree.keys
+            keys = tree.place
         elif isinstance(tree, _Leaf):
             return (*keys, *location[index:])
         elif index + 1 == len(location):
@@ -213,7 +213,7 @@ class _Reader:
         if not isinstance(tree, _Branch):
             self.mistakes.append(((section, name), "expected a mapping"))
             return None
-        own = _Branch({key: item for key, item in tree.items() if key != "base"}, tree.keys)
+        own = _Branch({key: item for key, item in tree.items() if key != "base"}, tree.place)
         base = _plain(tree["base"]) if "base" in tree else None
         if section == "runs" and base is None and isinstance(tree.get("checkpoint"), _Branch):
             base = _plain(tree["checkpoint"]).get("run")  # weights of a run: its model and data too
@@ -230,7 +230,7 @@ class _Reader:
         if inherited is None:
             return None
         # A label names one run, not those that build on it.
-        return _merge(_Branch({k: v for k, v in inherited.items() if k != "label"}, inherited.keys), own)
+        return _merge(_Branch({k: v for k, v in inherited.items() if k != "label"}, inherited.place), own)
 
     def _run(self, name: str, datasets: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Run | None:
         tree = self._inherit("runs", name)
@@ -239,7 +239,7 @@ class _Reader:
         known = True
         for key in tree:
             if key not in _RUN_KEYS:
-                self.mistakes.append((tree[key].keys, f"unknown key; a run has {', '.join(_RUN_KEYS)}"))
+                self.mistakes.append((tree[key].place, f"unknown key; a run has {', '.join(_RUN_KEYS)}"))
                 known = False
         parts: dict[str, Any] = {}
         for preset, schema in _PRESETS.items():
@@ -254,7 +254,7 @@ class _Reader:
             chosen = _plain(tree[key]) if key in tree else None
             section = "datasets" if key == "dataset" else key
             if not isinstance(chosen, str) or chosen not in self.tree[section]:
-                where = tree[key].keys if key in tree else ("runs", name, key)
+                where = tree[key].place if key in tree else ("runs", name, key)
                 self.mistakes.append((where, f"expected one of {section}: {', '.join(self.tree[section])}"))
             elif chosen in entries:
                 parts[key], parts[f"{key}_name"] = entries[chosen], chosen
@@ -282,7 +282,7 @@ class _Reader:
         """A run's `model`, `training` or `sampling` on top of the entry that its `base` names."""
         own = tree.get(preset)
         if not isinstance(own, _Branch):
-            where = own.keys if own is not None else ("runs", name, preset)
+            where = own.place if own is not None else ("runs", name, preset)
             self.mistakes.append((where, "expected a mapping, with `base:` and what differs from it"))
             return None
         if "base" not in own:
@@ -290,10 +290,10 @@ class _Reader:
         section, base = _SECTION_OF_PRESET[preset], _plain(own["base"])
         if base not in self.tree[section]:
             message = f"there is no '{base}' under {section}{nearest(base, self.tree[section])}"
-            self.mistakes.append((own["base"].keys, message))
+            self.mistakes.append((own["base"].place, message))
             return None
         inherited = self._inherit(section, base)
-        rest = _Branch({key: item for key, item in own.items() if key != "base"}, own.keys)
+        rest = _Branch({key: item for key, item in own.items() if key != "base"}, own.place)
         return None if inherited is None else _merge(inherited, rest)
 
     def _valid(self, schema: Any, content: Any, tree: Any) -> Any:
@@ -306,7 +306,7 @@ class _Reader:
             for detail in error.errors():
                 self.mistakes.append((_origin(tree, detail["loc"]), _message(detail)))
         except TypeError as error:
-            self.mistakes.append((tree.keys, f"cannot be read ({error}); quote dates"))
+            self.mistakes.append((tree.place, f"cannot be read ({error}); quote dates"))
         return None
 
 

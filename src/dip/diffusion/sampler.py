@@ -5,6 +5,7 @@ B batch, C channels, H x W image.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,7 +44,7 @@ def sample(model: nn.Module, x_0: Tensor, y: Tensor, sampling: Sampling, null_cl
     x_t = x_0
     null = torch.full_like(y, null_class)
     times = _times(sampling.num_steps)
-    for t, t_next in zip(times[:-1], times[1:], strict=True):
+    for t, t_next in pairwise(times):
         if _is_guided(sampling, t):
             both = model(torch.cat([x_t, x_t]), _batched(t, 2 * len(y), x_t), torch.cat([y, null]))
             conditional, unconditional = both.float().chunk(2)

@@ -12,7 +12,7 @@ from dip.evaluation.features import Extractor, open_extractor
 from dip.evaluation.protocol import evaluate, write_reference
 from dip.files import atomic_write, sha256, write_json
 from dip.paths import RunFolder, feature_network, reference
-from dip.schema import Dataset, Evaluation, EvaluationSpec, FileReference, Photographs, PhotoExtractor
+from dip.schema import Dataset, Evaluation, EvaluationSpec, FileReference, PhotoExtractor, Photographs
 
 
 def make_reference(name: str, evaluation: Evaluation, datasets: Mapping[str, Dataset], target: Path) -> None:

@@ -8,7 +8,7 @@ from importlib import resources
 import pandas as pd
 
 # Section 4.1: the evaluation suite of ADM on 50,000 samples.
-EVALUATOR = "InceptionV3 (ADM evaluation suite)"
+EVALUATOR = "InceptionV3 (ADM suite)"
 NUM_SAMPLES = 50_000
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 _DIRECTIONS = {"FID": "↓", "sFID": "↓", "IS": "↑", "precision": "↑", "recall": "↑", "latency": "↓"}
 _EVALUATED = ("FID", "sFID", "IS", "precision", "recall")  # what only rows of one evaluator can be compared in
 _BLOCKS = {"published": "Published, as printed in the paper", "measured": "Measured by this repository"}
+_NOT_FULL = "not the full protocol"
 _NOT_COMPARABLE = (
     "Measured rows that were not obtained by the full protocol compare with each other, not with published ones."
 )
@@ -129,6 +130,8 @@ def _shown(column: str, text: str) -> str:
     """A cell as a person reads it: 50,000 samples, 84×8 hours, a dash where there is nothing."""
     if column == "num_samples" and text.isdigit():
         return f"{int(text):,}"
+    if column == "protocol" and text.startswith(_NOT_FULL):
+        return _NOT_FULL  # columns of their own say the rest
     if column in ("NFE", "training cost"):
         text = re.sub(r"(?<=\d)x(?=\d)", "×", text)
     return text or "-"
@@ -151,6 +154,8 @@ def _best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
     best = set()
     for column in (column for column in _EVALUATED if column in table.columns):
         values = pd.to_numeric(measured[column])
+        if values.nunique() < 2:
+            continue  # a tie of all
         target = values.min() if _DIRECTIONS[column] == "↓" else values.max()
         best |= {(i, column) for i in measured.index[values == target]}
     return best
