@@ -29,7 +29,6 @@ SPATIAL_SIZE = 8
 # ASSUMPTION: 4 channels on an 8 x 8 grid, 256 numbers, so that the covariance of the demo's 500 samples keeps full
 # rank; ADM takes 7 channels on 17 x 17 (2023 numbers) for 50,000 samples.
 SPATIAL_CHANNELS = 4
-SETTINGS = ("image_size", "num_classes", "class_names", "num_steps", "batch_size", "learning_rate", "seed")
 
 
 class PhotoNetwork(FeatureExtractorBase):

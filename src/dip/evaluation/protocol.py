@@ -27,6 +27,10 @@ PROTOCOL_NUM_SAMPLES = 50_000  # paper, Section 4.1, and the ADM suite
 PROTOCOL_NEIGHBOURS = 3
 PROTOCOL_CHUNK = 5000
 MANIFOLD_IMAGES = 10_000  # images in the reference files of the ADM release
+ADM_REFERENCES = {  # their SHA-256, where it is known
+    "VIRTUAL_imagenet256_labeled.npz": "b32732719497e42660a9affb4a966068cba0855ac449b82015e34ec376d20758",
+    "VIRTUAL_imagenet512.npz": None,
+}
 
 
 def evaluate(
@@ -74,7 +78,15 @@ def evaluate(
     real = extract(extractor, reference.images, batch_size, device, progress)
     pool, spatial = _reference_statistics(reference, real, extractor, reference_path)
     precision, recall = precision_recall(real.pool, sample.pool, k, device=device)
-    deviations = _deviations(extractor, len(images), k, is_chunk_size, reference)
+    checksums = {
+        "samples": sha256(samples_path),
+        "reference": sha256(reference_path),
+        "extractor": extractor.sha256,
+    }
+    deviations = [
+        *_setting_deviations(extractor, len(images), k, is_chunk_size),
+        *_reference_deviations(reference, reference_name, Path(reference_path).name, checksums["reference"]),
+    ]
     return {
         "fid": frechet_distance(pool, sample.pool),
         "sfid": frechet_distance(spatial, sample.spatial),
@@ -87,11 +99,7 @@ def evaluate(
         "deviations": deviations,
         "feature_extractor": extractor.name,
         "reference": reference_name or reference.metadata.get("name") or Path(reference_path).name,
-        "sha256": {
-            "samples": sha256(samples_path),
-            "reference": sha256(reference_path),
-            "extractor": extractor.sha256,
-        },
+        "sha256": checksums,
         "settings": {
             "k": k,
             "is_chunk_size": is_chunk_size,
@@ -211,8 +219,8 @@ def _check_extractor(reference: Reference, extractor: Extractor, path: str | Pat
         )
 
 
-def _deviations(extractor: Extractor, num_samples: int, k: int, is_chunk_size: int, reference: Reference) -> list[str]:
-    """What keeps a result from being one of the full protocol, in words."""
+def _setting_deviations(extractor: Extractor, num_samples: int, k: int, is_chunk_size: int) -> list[str]:
+    """What in the settings keeps a result from being one of the full protocol, in words."""
     found = []
     if not extractor.verified:
         found.append(f"features of {extractor.name} instead of InceptionV3 with the ADM suite's weights")
@@ -222,6 +230,20 @@ def _deviations(extractor: Extractor, num_samples: int, k: int, is_chunk_size: i
         found.append(f"k = {k} instead of {PROTOCOL_NEIGHBOURS}")
     if is_chunk_size != PROTOCOL_CHUNK:
         found.append(f"Inception score in chunks of {is_chunk_size} instead of {PROTOCOL_CHUNK}")
+    return found
+
+
+def _reference_deviations(reference: Reference, name: str | None, file_name: str, checksum: str) -> list[str]:
+    """What in the reference does, in words."""
+    found = []
+    if not (name or reference.metadata.get("name") or file_name in ADM_REFERENCES):
+        found.append(f"reference {file_name} of unknown origin")
+    if ADM_REFERENCES.get(file_name) not in (None, checksum):
+        found.append(f"{file_name} does not have the checksum of the ADM release")
     if reference.pool is None:
         found.append(f"reference statistics of {len(reference.images)} images instead of the whole training set")
+    if len(reference.images) != MANIFOLD_IMAGES:
+        found.append(
+            f"precision and recall against {len(reference.images)} reference images instead of {MANIFOLD_IMAGES}"
+        )
     return found

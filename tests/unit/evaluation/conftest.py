@@ -1,0 +1,69 @@
+"""Crops of the photographs inside scikit-image and scikit-learn, and a photo network trained on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from skimage import data
+from sklearn.datasets import load_sample_image
+
+from dip.evaluation.features import Extractor
+from dip.evaluation.photo_network import PhotoNetwork, train_photo_network
+
+SIZE = 32
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tests run beside others; small networks gain nothing from threads."""
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Crops of `SIZE` pixels whose class is the photograph they come from."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[NDArray[np.uint8]]:
+    """Six photographs with rich texture, in half their size."""
+    grey = [np.stack([getattr(data, name)()] * 3, axis=-1) for name in ("brick", "grass", "gravel")]
+    colour = [data.astronaut(), data.coffee(), load_sample_image("flower.jpg")]
+    halved = []
+    for photo in grey + colour:
+        height, width = (side // 2 for side in photo.shape[:2])
+        blocks = photo[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
+        halved.append(blocks.mean(axis=(1, 3)).round().astype(np.uint8))
+    return halved
+
+
+@pytest.fixture(scope="session")
+def crops(photographs) -> Crops:
+    """3000 crops, classes in turn."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(3000) % len(photographs)
+    images = []
+    for label in labels:
+        photo = photographs[label]
+        top, left = (rng.integers(side - SIZE + 1) for side in photo.shape[:2])
+        images.append(photo[top : top + SIZE, left : left + SIZE])
+    return Crops(np.stack(images), labels)
+
+
+@pytest.fixture(scope="session")
+def network(crops) -> PhotoNetwork:
+    """A photo network trained for a third of the usual steps."""
+    return train_photo_network(crops.images[:2000], crops.labels[:2000], num_classes=6, num_steps=100, seed=0)
+
+
+@pytest.fixture(scope="session")
+def extractor(network) -> Extractor:
+    """The extractor of that network."""
+    return Extractor("photo network", network, sha256="0" * 64, verified=False, image_size=SIZE)
