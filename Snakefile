@@ -1,5 +1,6 @@
 """DiP: data -> train -> sample -> evaluate -> tables, figures, report. Edit params.yaml, then run `snakemake`."""
 
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from dip import params as reader
 from dip.paths import RunFolder, Store, feature_network, reference
-from dip.schema import Evaluation, EvaluationSpec, Params, PhotoExtractor, Run, SamplingSpec, TrainingSpec
+from dip.schema import Evaluation, EvaluationSpec, MilestoneSpec, Params, PhotoExtractor, Run, SamplingSpec, TrainingSpec
 
 _Spec = TypeVar("_Spec", bound=TrainingSpec)
 
@@ -150,7 +150,7 @@ def _train(options: argparse.Namespace) -> None:
 def _milestone(options: argparse.Namespace) -> None:
     from dip.training.launch import publish_milestone
 
-    spec, folder = _spec(options, SamplingSpec)
+    spec, folder = _spec(options, MilestoneSpec)
     publish_milestone(spec, folder)
 
 

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dip.checks import Mistake, run_mistakes, section_mistakes
-from dip.schema import Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
+from dip.schema import Checkpoint, Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
 
 # Sections whose entries a run builds on with `base:`, and what each entry is.
 _PRESETS: dict[str, type[BaseModel]] = {"model": Model, "training": Training, "sampling": Sampling}
@@ -60,10 +60,12 @@ def load(path: str | Path = "params.yaml", overrides: Mapping[str, Any] | None =
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the repository's folder") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     try:
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: not valid YAML: {error}") from None
+        raise ParamsError(f"{path}: not valid YAML: {_yaml_problem(error)}") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path}: expected a mapping with the keys {', '.join(_SECTIONS)}")
     merged = _merge(_tree(content, ()), _tree(dict(overrides or {}), ()))
@@ -78,18 +80,27 @@ def load(path: str | Path = "params.yaml", overrides: Mapping[str, Any] | None =
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's idea of mappings: a key that stands twice is a mistake, not the later one's win."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # As it stands in the file: once `<<` is filled in, a key may rightly be there twice.
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' stands twice in one mapping", key_node.start_mark
+                    None, None, f"the key '{key.value}' stands twice in one mapping", key.start_mark
                 )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+            seen.add(key.value)
+        return node
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """The problem and its place in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'cannot be read'}"
 
 
 class _Leaf:
@@ -101,11 +112,12 @@ class _Leaf:
 
 
 class _Branch(dict[str, Any]):
-    """A mapping of leaves and branches, and the keys under which it stands in the file."""
+    """A mapping of leaves and branches, and the keys under which it and what it first builds on stand in the file."""
 
-    def __init__(self, items: Mapping[str, Any], place: Keys) -> None:
+    def __init__(self, items: Mapping[str, Any], place: Keys, root: Keys | None = None) -> None:
         super().__init__(items)
         self.place = place
+        self.root = place if root is None else root
 
 
 def _tree(value: Any, keys: Keys) -> _Branch | _Leaf:
@@ -129,21 +141,22 @@ def _merge(base: Any, over: Any) -> Any:
             return over
     merged = {key: _merge(base[key], over[key]) if key in base and key in over else item
               for key, item in {**base, **over}.items()}  # fmt: skip
-    return _Branch(merged, over.place)
+    return _Branch(merged, over.place, base.root)
 
 
-def _origin(tree: Any, location: Keys) -> Keys:
-    """Where in the file the value at `location` of a merged tree stands."""
-    keys: Keys = tree.place
+def _origin(tree: Any, location: Keys, *, missing: bool = False) -> Keys:
+    """Where in the file the value at `location` of a merged tree stands, or should if it is missing."""
+    at_tag = True  # pydantic's location has the chosen kind of a union, which is no key of the file
     for index, key in enumerate(location):
-        if isinstance(tree, _Branch) and key in tree:
-            tree = tree[str(key)]
-            keys = tree.place
-        elif isinstance(tree, _Leaf):
-            return (*keys, *location[index:])
-        elif index + 1 == len(location):
-            return (*keys, key)
-        # Otherwise pydantic's own entry for the chosen kind of a union: no key of the file.
+        if isinstance(tree, _Leaf):
+            return (*tree.place, *location[index:])
+        if at_tag and any(tag in tree and _plain(tree[tag]) == key for tag in ("name", "kind")):
+            at_tag = False
+        elif key in tree:
+            tree, at_tag = tree[str(key)], True
+        else:
+            return (*(tree.root if missing else tree.place), *location[index:])
+    keys: Keys = tree.place
     return keys
 
 
@@ -153,6 +166,7 @@ class _Reader:
     def __init__(self, tree: _Branch) -> None:
         self.tree = tree
         self.mistakes: list[Mistake] = []
+        self.code_version = 0
 
     def read(self) -> tuple[list[Mistake], Params | None]:
         for key in self.tree:
@@ -165,6 +179,7 @@ class _Reader:
                 self.mistakes.append(((key,), "expected a mapping of names to entries"))
         if self.mistakes:
             return self.mistakes, None
+        self.code_version = self._valid(int, _plain(self.tree["code_version"]), self.tree["code_version"]) or 0
         studies = self._section("studies", Study)
         datasets = self._section("datasets", Dataset)
         evaluation = self._section("evaluation", Evaluation)
@@ -176,7 +191,7 @@ class _Reader:
             return self.mistakes, None
         params = self._valid(
             Params,
-            {"study": _plain(self.tree["study"]), "code_version": _plain(self.tree["code_version"]),
+            {"study": _plain(self.tree["study"]), "code_version": self.code_version,
              "studies": studies, "datasets": datasets, "evaluation": evaluation, "runs": runs,
              "tables": tables, "figures": figures},
             self.tree,
@@ -214,13 +229,10 @@ class _Reader:
             self.mistakes.append(((section, name), "expected a mapping"))
             return None
         own = _Branch({key: item for key, item in tree.items() if key != "base"}, tree.place)
-        base = _plain(tree["base"]) if "base" in tree else None
-        if section == "runs" and base is None and isinstance(tree.get("checkpoint"), _Branch):
-            base = _plain(tree["checkpoint"]).get("run")  # weights of a run: its model and data too
+        base, where = _base(section, tree)
         if base is None:
             return own
-        where = (section, name, "base") if "base" in tree else (section, name, "checkpoint", "run")
-        if base not in self.tree[section]:
+        if not isinstance(base, str) or base not in self.tree[section]:
             self.mistakes.append((where, f"there is no '{base}' under {section}{nearest(base, self.tree[section])}"))
             return None
         if base == name or base in users:
@@ -230,20 +242,27 @@ class _Reader:
         if inherited is None:
             return None
         # A label names one run, not those that build on it.
-        return _merge(_Branch({k: v for k, v in inherited.items() if k != "label"}, inherited.place), own)
+        rest = {key: item for key, item in inherited.items() if key != "label"}
+        return _merge(_Branch(rest, inherited.place, inherited.root), own)
 
     def _run(self, name: str, datasets: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Run | None:
         tree = self._inherit("runs", name)
         if tree is None:
             return None
-        known = True
+        known, parts = True, dict[str, Any]()
         for key in tree:
             if key not in _RUN_KEYS:
                 self.mistakes.append((tree[key].place, f"unknown key; a run has {', '.join(_RUN_KEYS)}"))
                 known = False
-        parts: dict[str, Any] = {}
+        if "checkpoint" in tree and (checkpoint := _plain(tree["checkpoint"])) is not None:
+            parts["checkpoint"] = self._valid(Checkpoint, checkpoint, tree["checkpoint"])
+            if parts["checkpoint"] is None:
+                return None
+        if "study" not in tree:
+            self.mistakes.append(((*tree.root, "study"), "missing"))
+            known = False
         for preset, schema in _PRESETS.items():
-            merged = self._preset(name, preset, tree)
+            merged = self._preset(preset, tree)
             if merged is None:
                 known = False
                 continue
@@ -254,7 +273,7 @@ class _Reader:
             chosen = _plain(tree[key]) if key in tree else None
             section = "datasets" if key == "dataset" else key
             if not isinstance(chosen, str) or chosen not in self.tree[section]:
-                where = tree[key].place if key in tree else ("runs", name, key)
+                where = tree[key].place if key in tree else (*tree.root, key)
                 self.mistakes.append((where, f"expected one of {section}: {', '.join(self.tree[section])}"))
             elif chosen in entries:
                 parts[key], parts[f"{key}_name"] = entries[chosen], chosen
@@ -264,10 +283,9 @@ class _Reader:
         content = {
             "name": name,
             "label": _plain(tree["label"]) if "label" in tree else name,
-            "study": _plain(tree["study"]) if "study" in tree else None,
-            "code_version": _plain(self.tree["code_version"]),
+            "study": _plain(tree["study"]),
+            "code_version": self.code_version,
             "num_samples": parts["evaluation"].num_samples,
-            "checkpoint": _plain(tree["checkpoint"]) if "checkpoint" in tree else None,
             **parts,
         }
         run: Run | None = self._valid(Run, content, tree)
@@ -278,17 +296,17 @@ class _Reader:
                 return None
         return run
 
-    def _preset(self, name: str, preset: str, tree: _Branch) -> _Branch | None:
+    def _preset(self, preset: str, tree: _Branch) -> _Branch | None:
         """A run's `model`, `training` or `sampling` on top of the entry that its `base` names."""
         own = tree.get(preset)
         if not isinstance(own, _Branch):
-            where = own.place if own is not None else ("runs", name, preset)
+            where = own.place if own is not None else (*tree.root, preset)
             self.mistakes.append((where, "expected a mapping, with `base:` and what differs from it"))
             return None
         if "base" not in own:
             return own
         section, base = _SECTION_OF_PRESET[preset], _plain(own["base"])
-        if base not in self.tree[section]:
+        if not isinstance(base, str) or base not in self.tree[section]:
             message = f"there is no '{base}' under {section}{nearest(base, self.tree[section])}"
             self.mistakes.append((own["base"].place, message))
             return None
@@ -300,14 +318,25 @@ class _Reader:
         """`content` as an object of `schema`, or None with its mistakes noted."""
         try:
             if any(isinstance(value, BaseModel) for value in _values(content)):
-                return schema.model_validate(content, strict=False)  # its parts have been checked strictly
-            return _adapter(schema).validate_json(json.dumps(content))
+                return schema.model_validate(content)  # its parts have been checked
+            return _adapter(schema).validate_json(json.dumps(content), strict=True)
         except ValidationError as error:
             for detail in error.errors():
-                self.mistakes.append((_origin(tree, detail["loc"]), _message(detail)))
+                missing = detail["type"] == "missing"
+                self.mistakes.append((_origin(tree, detail["loc"], missing=missing), _message(detail)))
         except TypeError as error:
             self.mistakes.append((tree.place, f"cannot be read ({error}); quote dates"))
         return None
+
+
+def _base(section: str, tree: _Branch) -> tuple[Any, Keys]:
+    """What an entry inherits from, None for nothing, and where that stands."""
+    if "base" in tree:
+        return _plain(tree["base"]), (*tree.place, "base")
+    if section == "runs" and isinstance(tree.get("checkpoint"), _Branch):
+        # Weights of a run: its model and data too.
+        return _plain(tree["checkpoint"]).get("run"), (*tree.place, "checkpoint", "run")
+    return None, tree.place
 
 
 def _values(content: Any) -> Iterator[Any]:

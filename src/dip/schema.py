@@ -1,7 +1,7 @@
 """The schema of params.yaml; `dip.params` reads the file into it.
 
 A `Run` is made of nested parts, so that what a stage depends on is exactly what it is given:
-`TrainingSpec` (data, model, training), then `SamplingSpec`, then `EvaluationSpec`, then `Run` with its name.
+`TrainingSpec` (data, model, training), `MilestoneSpec`, `SamplingSpec`, `EvaluationSpec`, then `Run` with its name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+Spec = TypeVar("Spec", bound="TrainingSpec")
 # A name that is part of a file name.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Text = Annotated[str, Field(min_length=1)]
@@ -27,6 +28,7 @@ def _parse_scientific(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Real = Annotated[float, BeforeValidator(_parse_scientific), Field(allow_inf_nan=False)]
 Positive = Annotated[Real, Field(gt=0)]
 NonNegative = Annotated[Real, Field(ge=0)]
@@ -64,7 +66,7 @@ class Photographs(Schema):
     crops_per_class: Count
     box_filter: Count = 1  # the photograph is reduced by this factor before cropping
     held_out: Annotated[Real, Field(gt=0, lt=1)] = 0.25  # share of every photograph that no crop touches
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def num_classes(self) -> int:
@@ -138,10 +140,7 @@ class NoHead(Schema):
     name: Literal["none"]
 
 
-Head = Annotated[
-    UNetHead | MLPHead | AttentionHead | CoordinateHead | NoHead,
-    Field(discriminator="name"),
-]
+Head = Annotated[UNetHead | MLPHead | AttentionHead | CoordinateHead | NoHead, Field(discriminator="name")]
 
 
 class Model(Schema):
@@ -215,7 +214,7 @@ class Training(Schema):
     alignment: Alignment | None = None
     precision: Literal["bf16", "fp32"] = "bf16"
     log_every: Count = 100
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Sampling(Schema):
@@ -227,7 +226,7 @@ class Sampling(Schema):
     cfg_interval: tuple[Fraction, Fraction] = (0.0, 1.0)  # guidance where t lies in it; t = 0 is noise
     labels: Literal["balanced", "uniform"] = "balanced"
     precision: Literal["bf16", "fp32"] = "bf16"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class InceptionExtractor(Schema):
@@ -243,7 +242,7 @@ class PhotoExtractor(Schema):
     name: Literal["photo"]
     dataset: Name
     num_steps: Count = 300
-    seed: int = 0
+    seed: Seed = 0
 
 
 Extractor = Annotated[InceptionExtractor | PhotoExtractor, Field(discriminator="name")]
@@ -263,7 +262,7 @@ class HeldOutReference(Schema):
     kind: Literal["held_out"]
     dataset: Name
     num_images: Count
-    seed: int = 1
+    seed: Seed = 1
 
 
 Reference = Annotated[FileReference | HeldOutReference, Field(discriminator="kind")]
@@ -291,9 +290,6 @@ class Checkpoint(Schema):
 # --- runs -------------------------------------------------------------------------------------------------
 
 
-Spec = TypeVar("Spec", bound="TrainingSpec")
-
-
 class TrainingSpec(Schema):
     """All that a training depends on."""
 
@@ -317,10 +313,15 @@ class TrainingSpec(Schema):
         return spec(**{field: getattr(self, field) for field in spec.model_fields})
 
 
-class SamplingSpec(TrainingSpec):
-    """All that a set of samples depends on."""
+class MilestoneSpec(TrainingSpec):
+    """All that the weights of a run depend on."""
 
     checkpoint: Checkpoint | None = None
+
+
+class SamplingSpec(MilestoneSpec):
+    """All that a set of samples depends on."""
+
     sampling: Sampling
     num_samples: Count
 

@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 import sys
+from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 
-from dip.params import ParamsError, load
+from dip.params import ParamsError, load, nearest
 from dip.paths import RunFolder, Store, feature_network, reference, study_prefix
-from dip.schema import EvaluationSpec, PhotoExtractor, SamplingSpec, TrainingSpec
+from dip.schema import EvaluationSpec, MilestoneSpec, PhotoExtractor, SamplingSpec, TrainingSpec
 
 try:
     PARAMS = load("params.yaml", overrides=config)
@@ -26,11 +28,31 @@ def run_of(wildcards):
     """The run that a target names; it must belong to the study that the target's path names."""
     run = PARAMS.runs.get(wildcards.run)
     if run is None:
-        raise WorkflowError(f"params.yaml: runs.{wildcards.run}: there is no such run")
+        raise WorkflowError(
+            f"params.yaml: runs.{wildcards.run}: there is no such run{nearest(wildcards.run, PARAMS.runs)}"
+        )
     if study_prefix(run.study) != wildcards.study:
         folder = RunFolder.of(run.study, run.name).folder
         raise WorkflowError(f"run '{run.name}' belongs to study '{run.study}': its results are in {folder}")
     return run
+
+
+def check_target(target):
+    """Name what params.yaml lacks for a target; Snakemake itself only says that no rule makes it."""
+    parts = re.fullmatch(r"results/(?:([^/]+)/)??(?:runs/([^/]+)/.+|([^/.]+)\.(?:csv|md|tex|pdf|png))", target)
+    if parts is None:
+        return
+    study, run, name = parts[1] or "paper", parts[2], parts[3]
+    if study not in PARAMS.studies:
+        raise WorkflowError(f"{target}: params.yaml has no study '{study}'{nearest(study, PARAMS.studies)}")
+    if run is not None:
+        run_of(SimpleNamespace(study=study_prefix(study), run=run))
+        return
+    names = [name for entries in (PARAMS.tables, PARAMS.figures) for name in entries if study in entries[name]]
+    if name not in names:
+        raise WorkflowError(
+            f"{target}: params.yaml has no table or figure '{name}' of study '{study}'{nearest(name, names)}"
+        )
 
 
 def spec_of(part):
@@ -87,3 +109,7 @@ def everything_of(study):
         + [f"{folder}{name}.pdf" for name in figures]
         + [RunFolder.of(study, run).grid for run in runs]
     )
+
+
+for target in sys.argv[1:]:
+    check_target(target)

@@ -2,18 +2,19 @@
 
 
 def settings_of_dataset(wildcards):
-    """Settings of a dataset as canonical JSON, where its images come from included."""
-    dataset = PARAMS.datasets[wildcards.dataset]
-    source = getattr(dataset, "source", None)
-    return json.dumps([PARAMS.code_version, source, json.loads(dataset.canonical())])
+    """Settings of a dataset as canonical JSON, without where its images lie: to move them changes no result."""
+    return json.dumps([PARAMS.code_version, json.loads(PARAMS.datasets[wildcards.dataset].canonical())])
 
 
 def settings_of_evaluation(*parts):
-    """A function from wildcards to parts of an evaluator's settings as canonical JSON."""
+    """A function from wildcards to parts of an evaluator's settings, and of their datasets, as canonical JSON."""
 
     def content(wildcards):
-        evaluation = PARAMS.evaluation[wildcards.evaluation].model_dump(mode="json")
-        return json.dumps([PARAMS.code_version, {part: evaluation[part] for part in parts}], sort_keys=True)
+        evaluation = PARAMS.evaluation[wildcards.evaluation]
+        names = [getattr(getattr(evaluation, part), "dataset", None) for part in parts]
+        datasets = [json.loads(PARAMS.datasets[name].canonical()) for name in names if name]
+        settings = evaluation.model_dump(mode="json", include=set(parts))
+        return json.dumps([PARAMS.code_version, settings, datasets], sort_keys=True)
 
     return content
 
@@ -21,10 +22,10 @@ def settings_of_evaluation(*parts):
 rule prepare:
     output:
         manifest="data/{dataset}/manifest.json",
-    params:
-        spec=settings_of_dataset,
     wildcard_constraints:
         dataset="|".join(PARAMS.datasets),
+    params:
+        spec=settings_of_dataset,
     shell:
         "dip prepare {wildcards.dataset}"
 
@@ -34,12 +35,12 @@ rule feature_network:
         lambda wildcards: Store.of(PARAMS.evaluation[wildcards.evaluation].extractor.dataset).manifest,
     output:
         "data/features/{evaluation}.safetensors",
-    params:
-        spec=settings_of_evaluation("extractor"),
     wildcard_constraints:
         evaluation="|".join(
             name for name, evaluation in PARAMS.evaluation.items() if isinstance(evaluation.extractor, PhotoExtractor)
         ),
+    params:
+        spec=settings_of_evaluation("extractor"),
     shell:
         "dip features {wildcards.evaluation}"
 
@@ -55,9 +56,9 @@ rule reference:
         lambda wildcards: extractor_of(wildcards.evaluation),
     output:
         "data/references/{evaluation}.npz",
-    params:
-        spec=settings_of_evaluation("extractor", "reference", "image_size"),
     wildcard_constraints:
         evaluation="|".join(PARAMS.evaluation),
+    params:
+        spec=settings_of_evaluation("extractor", "reference", "image_size"),
     shell:
         "dip reference {wildcards.evaluation}"

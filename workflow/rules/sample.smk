@@ -15,7 +15,6 @@ rule sample:
         ),
     params:
         spec=spec_of(SamplingSpec),
-        label=lambda wildcards: run_of(wildcards).label,
     shell:
         "dip sample {wildcards.run} --spec {params.spec:q}"
 
@@ -25,8 +24,8 @@ rule latency:
         weights_of,
     output:
         "results/{study}runs/{run}/latency.json",
+    threads: workflow.cores or 1  # nothing else may run beside a measurement
     params:
         spec=spec_of(SamplingSpec),
-    threads: workflow.cores or 1  # nothing else may run beside a measurement
     shell:
         "dip latency {wildcards.run} --spec {params.spec:q}"

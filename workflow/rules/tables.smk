@@ -25,11 +25,11 @@ rule table:
         ),
         markdown="results/{study}{name}.md",
         latex="results/{study}{name}.tex",
+    wildcard_constraints:
+        name="|".join(PARAMS.tables) or "(?!)",
     params:
         spec=shown("tables"),
         study=study_of,
         caption=lambda wildcards: entry_of("tables", wildcards).caption,
-    wildcard_constraints:
-        name="|".join(PARAMS.tables) or "(?!)",
     shell:
         "dip table {wildcards.name} --study {params.study}"

@@ -10,13 +10,13 @@ rule train:
         log="results/{study}runs/{run}/training.jsonl",
     wildcard_constraints:
         run="|".join(name for name, run in PARAMS.runs.items() if run.checkpoint is None) or "(?!)",
-    params:
-        spec=spec_of(TrainingSpec),
     threads: 1
     resources:
         launcher="local",
         save_seconds=600,
         slurm="{}",
+    params:
+        spec=spec_of(TrainingSpec),
     shell:
         "dip train {wildcards.run} --spec {params.spec:q} --launcher {resources.launcher}"
         " --save-seconds {resources.save_seconds} --slurm {resources.slurm:q}"
@@ -35,6 +35,6 @@ rule milestone:
         )
         or "(?!)",
     params:
-        spec=spec_of(SamplingSpec),
+        spec=spec_of(MilestoneSpec),
     shell:
         "dip milestone {wildcards.run} --spec {params.spec:q}"

@@ -101,6 +101,7 @@ def write_npz(path: str | Path, arrays: Mapping[str, NDArray]) -> None:
     Arrays are copied a few megabytes at a time, so memory-mapped ones are never held as a whole.
 
     Raises:
+        ValueError: An array of Python objects.
         OSError: The file cannot be written; an earlier one is left as it was.
     """
     with atomic_write(path, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -112,6 +113,8 @@ def write_npz(path: str | Path, arrays: Mapping[str, NDArray]) -> None:
 
 def _write_array(member: IO[bytes], array: NDArray) -> None:
     array = np.asanyarray(array)
+    if array.dtype.hasobject:
+        raise ValueError("arrays of Python objects cannot be written without pickle")
     header = np.lib.format.header_data_from_array_1_0(array)
     np.lib.format.write_array_header_1_0(member, {**header, "fortran_order": False})
     if array.ndim == 0:

@@ -23,7 +23,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from dip.files import atomic_write
 from dip.progress import Progress
 
-FORMAT = "dip-photo-network-1"
+FORMAT = "dip photo network 1"  # the one key of the metadata: safetensors keeps no order among several
 POOL_DIMENSION = 64
 SPATIAL_SIZE = 8
 # ASSUMPTION: 4 channels on an 8 x 8 grid, 256 numbers, so that the covariance of the demo's 500 samples keeps full
@@ -175,12 +175,12 @@ def train_photo_network(
 
 
 def save_photo_network(network: PhotoNetwork, path: str | Path) -> None:
-    """Write weights and settings to a safetensors file, atomically.
+    """Write weights and settings to a safetensors file, atomically; the same network gives the same bytes.
 
     Raises:
         OSError: The file cannot be written; an earlier one is left as it was.
     """
-    metadata = {"format": FORMAT, "settings": json.dumps(network.settings, sort_keys=True)}
+    metadata = {FORMAT: json.dumps(network.settings, sort_keys=True)}
     content = save(network.state_dict(), metadata)
     with atomic_write(path, "wb") as file:
         file.write(content)
@@ -202,11 +202,9 @@ def load_photo_network(path: str | Path) -> PhotoNetwork:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it has no iterator)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}): train the network again") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is not a photo network: expected format {FORMAT!r} in its metadata, got {metadata.get('format')!r}"
-        )
-    settings = json.loads(metadata["settings"])
+    if FORMAT not in metadata:
+        raise ValueError(f"{path} is not a photo network: expected {FORMAT!r} in its metadata, got {sorted(metadata)}")
+    settings = json.loads(metadata[FORMAT])
     network = PhotoNetwork(settings["image_size"], settings["num_classes"], settings)
     try:
         network.load_state_dict(state)

@@ -56,7 +56,8 @@ def evaluate(
         num_samples: How many images the sample file has to hold.
         k: Neighbours of precision and recall.
         is_chunk_size: Images per chunk of the Inception score.
-        reference_name: How to name the reference; by default the name in it, or the name of the file.
+        reference_name: How to name the reference; by default the name in it, or that of the ADM release's file it
+            is. Without any of these the name of the file stands in, and the result is not of the full protocol.
         batch_size: Images per step of the feature network.
         device: Where features and neighbour distances are computed.
         progress: Whether to show a bar.
@@ -83,9 +84,10 @@ def evaluate(
         "reference": sha256(reference_path),
         "extractor": extractor.sha256,
     }
+    name = _reference_name(reference, reference_name, Path(reference_path).name, checksums["reference"])
     deviations = [
         *_setting_deviations(extractor, len(images), k, is_chunk_size),
-        *_reference_deviations(reference, reference_name, Path(reference_path).name, checksums["reference"]),
+        *_reference_deviations(reference, name, checksums["reference"]),
     ]
     return {
         "fid": frechet_distance(pool, sample.pool),
@@ -98,7 +100,7 @@ def evaluate(
         "full_protocol": not deviations,
         "deviations": deviations,
         "feature_extractor": extractor.name,
-        "reference": reference_name or reference.metadata.get("name") or Path(reference_path).name,
+        "reference": name or Path(reference_path).name,
         "sha256": checksums,
         "settings": {
             "k": k,
@@ -233,13 +235,19 @@ def _setting_deviations(extractor: Extractor, num_samples: int, k: int, is_chunk
     return found
 
 
-def _reference_deviations(reference: Reference, name: str | None, file_name: str, checksum: str) -> list[str]:
+def _reference_name(reference: Reference, given: str | None, file_name: str, checksum: str) -> str | None:
+    """The name given, or the one in the file, or the ADM release's by name or checksum; None if there is none."""
+    released = [name for name, known in ADM_REFERENCES.items() if name == file_name or known == checksum]
+    return given or reference.metadata.get("name") or next(iter(released), None)
+
+
+def _reference_deviations(reference: Reference, name: str | None, checksum: str) -> list[str]:
     """What in the reference does, in words."""
     found = []
-    if not (name or reference.metadata.get("name") or file_name in ADM_REFERENCES):
-        found.append(f"reference {file_name} of unknown origin")
-    if ADM_REFERENCES.get(file_name) not in (None, checksum):
-        found.append(f"{file_name} does not have the checksum of the ADM release")
+    if name is None:
+        found.append("a reference of unknown origin")
+    elif ADM_REFERENCES.get(name) not in (None, checksum):
+        found.append(f"a reference without the checksum of the ADM release's {name}")
     if reference.pool is None:
         found.append(f"reference statistics of {len(reference.images)} images instead of the whole training set")
     if len(reference.images) != MANIFOLD_IMAGES:

@@ -47,6 +47,8 @@ def evaluate_run(spec: EvaluationSpec, target: RunFolder) -> None:
     Raises:
         ValueError: Samples, reference or feature network are missing, unreadable or do not fit each other.
     """
+    settings = spec.evaluation.reference
+    path = settings.path if isinstance(settings, FileReference) else None
     metrics = evaluate(
         target.samples,
         reference(spec.evaluation_name),
@@ -54,6 +56,7 @@ def evaluate_run(spec: EvaluationSpec, target: RunFolder) -> None:
         num_samples=spec.num_samples,
         k=spec.evaluation.neighbours,
         is_chunk_size=spec.evaluation.inception_score_chunk,
+        reference_name=Path(path).name if path else None,  # the copy in data/ has lost it
         device=str(pick_device()),
     )
     write_json(target.metrics, metrics)

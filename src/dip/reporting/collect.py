@@ -15,7 +15,7 @@ from dip.reporting.tables import build_table
 from dip.reporting.tables import write_table as write
 from dip.schema import Params, Run
 
-_BELOW_RANK = "open: hidden size < 3 P², too small to carry a patch's noise"
+_BELOW_RANK = "hidden size < 3 P²: tokens too small to carry a patch's noise"
 
 
 def write_table(params: Params, study: str, name: str) -> None:
@@ -69,7 +69,8 @@ def _point(run: Run) -> dict[str, Any]:
     try:
         point = json.loads(folder.metrics.read_text())
         if folder.latency.exists():
-            point["latency_seconds"] = json.loads(folder.latency.read_text())["latency_seconds"]
+            latency = json.loads(folder.latency.read_text())
+            point.update(latency_seconds=latency["latency_seconds"], device=latency["device"])
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"run '{run.name}' has no usable results ({error}); remove its folder and run again") from None
     model, dataset = run.model, run.dataset
@@ -80,6 +81,6 @@ def _point(run: Run) -> dict[str, Any]:
     for setting in ("depth", "width"):
         if hasattr(model.head, setting):
             point[f"head.{setting}"] = getattr(model.head, setting)
-    if model.hidden_size < 3 * model.patch_size**2:
+    if model.head.name == "none" and model.hidden_size < 3 * model.patch_size**2:
         point["note"] = _BELOW_RANK
     return point

@@ -106,7 +106,7 @@ def figure10(panels: Sequence[Panel], path_pdf: str | Path, path_png: str | Path
     colours = sns.color_palette("colorblind", len(labels))
     styles = {label: (colours[i], _MARKERS[i % len(_MARKERS)]) for i, label in enumerate(labels)}
     notes = _notes(panels)
-    footer = textwrap.fill(" ".join([*caption.split(), _origins(panels)]), 84)
+    footer = textwrap.fill(" ".join([*caption.split(), _origins(panels)]), 78)
     with mpl.rc_context(_STYLE):
         figure, axes = _lay_out(len(panels), styles, notes, footer)
         for panel, ax in zip(panels, axes, strict=True):

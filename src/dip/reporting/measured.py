@@ -98,9 +98,8 @@ class MeasuredRow:
         if self.metrics["full_protocol"]:
             return "full protocol"
         extractor, num_samples = self.evaluator
-        wanted = self.metrics.get("protocol_num_samples", num_samples)
-        of = f" of {wanted:,}" if wanted != num_samples else ""
-        return f"not the full protocol: {num_samples:,}{of} samples, {extractor}"
+        deviations = self.metrics.get("deviations") or [f"{num_samples} samples", extractor]
+        return f"not the full protocol: {'; '.join(map(str, deviations))}"
 
 
 def _metrics(path: Path) -> dict[str, Any]:

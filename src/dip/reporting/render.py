@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator
 
 import pandas as pd
 
 _DIRECTIONS = {"FID": "↓", "sFID": "↓", "IS": "↑", "precision": "↑", "recall": "↑", "latency": "↓"}
+_SHORT = {"precision": "Prec. ↑", "recall": "Rec. ↑"}  # as the paper prints them
 _EVALUATED = ("FID", "sFID", "IS", "precision", "recall")  # what only rows of one evaluator can be compared in
 _BLOCKS = {"published": "Published, as printed in the paper", "measured": "Measured by this repository"}
 _NOT_FULL = "not the full protocol"
@@ -22,8 +24,8 @@ _LATEX = {
     **{character: f"${character}$" for character in "<>|"},
     **{character: "{" + character + "}" for character in "[]*"},  # read as arguments after \\
     "×": r"$\times$", "→": r"$\rightarrow$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "²": "$^2$",
-    "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "µ": r"$\mu$", "–": "--", "—": "---",
-    "’": "'", "“": "``", "”": "''", "…": r"\ldots{}",
+    "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "µ": r"$\mu$", "μ": r"$\mu$",
+    "–": "--", "—": "---", "’": "'", "“": "``", "”": "''", "…": r"\ldots{}",
 }  # fmt: skip
 
 
@@ -65,8 +67,8 @@ def to_markdown(table: pd.DataFrame, caption: str, provenance: list[str]) -> str
         align = tuple("right" if _is_numeric(column) else "left" for column in kept)
         parts.append(f"**{heading}**")
         parts.append(block.to_markdown(index=False, disable_numparse=True, colalign=align))
-    if _partial_rows(table):
-        parts.append(_NOT_COMPARABLE)
+    if remarks := _remarks(table, best):
+        parts.append(remarks)
     return "\n\n".join(parts) + "\n"
 
 
@@ -80,13 +82,12 @@ def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label:
         label: What follows `tab:` in the label.
 
     Returns:
-        Text that ends with a line break. A dagger marks measured rows that are not the full protocol.
+        Text that ends with a line break. A letter beside each method leads to its evaluator and number of
+        samples below the table.
     """
-    paper = [column for column in table.columns if column not in provenance]
-    kept = [*paper, "feature_extractor", "num_samples"]
-    names = {column: _heading(column) for column in paper}
-    names |= {"feature_extractor": "evaluator", "num_samples": "samples"}
-    best, partial = _best_cells(table), _partial_rows(table)
+    kept = [column for column in table.columns if column not in provenance]
+    names = {column: escape_latex(_SHORT.get(column, _heading(column))) for column in kept}
+    best, (marks, notes) = _best_cells(table), _evaluator_notes(table)
     lines = [
         r"\begin{table*}",
         r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
@@ -95,7 +96,7 @@ def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label:
         r"\makebox[\textwidth][c]{%",
         rf"\begin{{tabular}}{{@{{}}{''.join('r' if _is_numeric(column) else 'l' for column in kept)}@{{}}}}",
         r"\toprule",
-        " & ".join(escape_latex(names.get(column, column)) for column in kept) + r" \\",
+        " & ".join(names.values()) + r" \\",
     ]
     for source, heading in _BLOCKS.items():
         rows = table[table["source"] == source]
@@ -107,13 +108,10 @@ def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label:
             for i in index:
                 cells = [escape_latex(_shown(column, str(rows.loc[i, column]))) for column in kept]
                 cells = [rf"\textbf{{{c}}}" if (i, k) in best else c for k, c in zip(kept, cells, strict=True)]
-                if i in partial:
-                    cells[0] += r"$^\dagger$"
+                cells[0] += rf"$^{{\mathrm{{{marks[i]}}}}}$"
                 lines.append(r"\quad " + " & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}}"]
-    if partial:
-        lines += ["", r"\smallskip", rf"$^\dagger$Not the full protocol. {_NOT_COMPARABLE}"]
-    lines.append(r"\end{table*}")
+    lines += [r"\bottomrule", r"\end{tabular}}", "", r"\smallskip"]
+    lines += [" ".join([*notes, _remarks(table, best)]).strip(), r"\end{table*}"]
     return "\n".join(lines) + "\n"
 
 
@@ -164,6 +162,25 @@ def _best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
 def _partial_rows(table: pd.DataFrame) -> set[int]:
     """Measured rows whose metrics are not the full protocol's."""
     return set(table.index[(table["source"] == "measured") & (table["protocol"] != "full protocol")])
+
+
+def _remarks(table: pd.DataFrame, best: set[tuple[int, str]]) -> str:
+    """What a reader has to know below the table."""
+    remarks = ["Bold: best measured value."] if best else []
+    return " ".join([*remarks, _NOT_COMPARABLE] if _partial_rows(table) else remarks)
+
+
+def _evaluator_notes(table: pd.DataFrame) -> tuple[dict[int, str], list[str]]:
+    """A letter for each row of the table, and in LaTeX what evaluator and number of samples it stands for."""
+    partial = _partial_rows(table)
+    marks: dict[int, str] = {}
+    letters: dict[str, str] = {}
+    for i in table.index:
+        extractor, num_samples, source = table.loc[i, ["feature_extractor", "num_samples", "source"]]
+        text = f"{extractor}, {_shown('num_samples', num_samples)} samples"
+        text += ", as printed" if source == "published" else f", {_NOT_FULL}" if i in partial else ""
+        marks[i] = letters.setdefault(text, string.ascii_lowercase[len(letters) % 26])
+    return marks, [rf"$^{{\mathrm{{{letter}}}}}${escape_latex(text)}." for text, letter in letters.items()]
 
 
 def _banner(content: str, num_columns: int) -> str:

@@ -43,6 +43,7 @@ def sample_run(spec: SamplingSpec, weights: Path, target: RunFolder, *, batch_si
     dataset, sampling = spec.dataset, spec.sampling
     model = build_model(spec.model, dataset.image_size, dataset.num_classes).to(device).eval()
     load_weights(weights, model)
+    class_names = ImageStore(Store.of(spec.dataset_name)).class_names
     labels = sample_labels(sampling.labels, spec.num_samples, dataset.num_classes, sampling.seed)
     shape = (3, dataset.image_size, dataset.image_size)
     images = np.empty((spec.num_samples, dataset.image_size, dataset.image_size, 3), np.uint8)
@@ -57,7 +58,6 @@ def sample_run(spec: SamplingSpec, weights: Path, target: RunFolder, *, batch_si
                 x = sample(model, x_0.to(device), y, sampling, null_class=dataset.num_classes)
             images[index.start : index.stop] = to_uint8(x).cpu().numpy()
             progress.advance(len(index))
-    class_names = ImageStore(Store.of(spec.dataset_name)).class_names
     with atomic_write(target.grid, "wb") as file:
         sample_grid(images, labels, class_names).save(file, format="PNG")
     with atomic_write(target.samples, "wb") as file:

@@ -71,7 +71,12 @@ class StateFolder:
         """Write the state of a step, then remove all but the last two."""
         path = self._path(step)
         with atomic_write(path, "wb") as file:
-            torch.save(state, file)
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None  # a full disk, which torch words as an internal error
+                raise
         write_json(path.with_suffix(".json"), {"step": step, "sha256": sha256(path)})
         for old in self._steps()[:-2]:
             self._path(old).with_suffix(".json").unlink(missing_ok=True)
@@ -79,6 +84,8 @@ class StateFolder:
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """The newest intact state and its step, or None; damaged ones are passed over with a warning."""
+        for partial in self.folder.glob(".state-*.tmp"):
+            partial.unlink(missing_ok=True)  # left by a call that was killed while it saved
         for step in reversed(self._steps()):
             path = self._path(step)
             try:

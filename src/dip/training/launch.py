@@ -19,7 +19,7 @@ from typing import Any
 
 from dip.files import atomic_write, write_json
 from dip.paths import RunFolder, Store, work_folder
-from dip.schema import SamplingSpec, TrainingSpec
+from dip.schema import MilestoneSpec, TrainingSpec
 from dip.training.loop import milestone_path, publish, train
 
 _log = logging.getLogger(__name__)
@@ -64,14 +64,14 @@ def launch(
         publish(work, target)
 
 
-def publish_milestone(spec: SamplingSpec, target: RunFolder) -> None:
+def publish_milestone(spec: MilestoneSpec, target: RunFolder) -> None:
     """Copy the weights that a training kept at an epoch to the folder of the run that names them.
 
     Raises:
-        ValueError: The training kept none, or its work folder is gone.
+        ValueError: The run names no epoch of another, the training kept none, or its work folder is gone.
     """
-    assert spec.checkpoint is not None
-    assert spec.checkpoint.epoch is not None
+    if spec.checkpoint is None or spec.checkpoint.epoch is None:
+        raise ValueError(f"{target.folder}: the run takes no milestone (no checkpoint.epoch in params.yaml)")
     work = _work(spec.checkpoint.run, spec.part(TrainingSpec))
     source = milestone_path(work, spec.checkpoint.epoch)
     if not source.exists():

@@ -117,17 +117,21 @@ def train(spec: TrainingSpec, work: Path, *, save_seconds: float = 600, data: St
             state.ema.update(state.model)
             state.step += 1
             interval_losses.append(losses.detach())
-            if state.step in milestones:
-                save_weights(milestone_path(work, milestones[state.step]), state.ema.shadow, spec.canonical())
-            if state.step % training.log_every == 0 or state.step == spec.num_steps:
+            logged = state.step % training.log_every == 0 or state.step == spec.num_steps
+            if logged:
                 now = time.monotonic()
                 _log_interval(state, spec, interval_losses, now - interval_start, learning_rate, checkpoints)
                 progress.note(f"loss {state.log[-1]['loss']:.4f}")
                 interval_start, interval_losses = now, []
-                if now - last_save >= save_seconds and state.step < spec.num_steps:
-                    checkpoints.save(state.step, state.state_dict())
-                    last_save = time.monotonic()
+            if state.step in milestones:  # before the checkpoint, after which it would not be made any more
+                _check_weights(state, checkpoints)
+                save_weights(milestone_path(work, milestones[state.step]), state.ema.shadow, spec.canonical())
+            if logged and time.monotonic() - last_save >= save_seconds and state.step < spec.num_steps:
+                _check_weights(state, checkpoints)
+                checkpoints.save(state.step, state.state_dict())
+                last_save = time.monotonic()
             progress.advance()
+    _check_weights(state, checkpoints)
     _finish(spec, state, work, device)
 
 
@@ -213,14 +217,7 @@ def _log_interval(
     values = torch.stack(losses).double().cpu()  # (steps, 2)
     if not torch.isfinite(values).all():
         first = state.step - len(values) + int((~torch.isfinite(values).all(dim=1)).nonzero()[0]) + 1
-        kept = checkpoints.load()
-        where = (
-            f"the last good checkpoint is of step {kept[0]} in {checkpoints.folder}" if kept else "no checkpoint yet"
-        )
-        raise NonFiniteLossError(
-            f"the loss is not finite at step {first}; {where}. Lower training.learning_rate, set "
-            "training.gradient_clip or use precision fp32, then run again"
-        )
+        raise _not_finite(f"the loss is not finite at step {first}", checkpoints)
     state.device_hours += seconds * _num_devices() / 3600
     velocity, alignment = values.mean(dim=0).tolist()
     weight = spec.training.alignment.weight if spec.training.alignment else 0.0
@@ -236,6 +233,21 @@ def _log_interval(
         "device": device_name(pick_device()),
     }
     state.log.append(record)
+
+
+def _check_weights(state: TrainingState, checkpoints: StateFolder) -> None:
+    """Refuse to keep weights that a step with a finite loss but a gradient that is not has spoilt."""
+    if not all(torch.isfinite(value).all() for value in state.ema.shadow.values()):
+        raise _not_finite(f"the weights are not finite after step {state.step}", checkpoints)
+
+
+def _not_finite(what: str, checkpoints: StateFolder) -> NonFiniteLossError:
+    kept = checkpoints.load()
+    where = f"the last good checkpoint is of step {kept[0]} in {checkpoints.folder}" if kept else "no checkpoint yet"
+    return NonFiniteLossError(
+        f"{what}; {where}. Lower training.learning_rate, set training.gradient_clip or use precision fp32, then "
+        "run again"
+    )
 
 
 def _num_devices() -> int:

@@ -1,0 +1,133 @@
+"""If these fail, sample or reference files are misread, or broken ones pass."""
+
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from dip.evaluation.npz import load_images, load_reference, write_npz
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "write", [np.savez, np.savez_compressed, lambda path, arr_0: write_npz(path, {"arr_0": arr_0})]
+)
+def test_reads_what_numpy_writes(write, tmp_path):
+    """Stored and compressed; and numpy reads ours."""
+    path = tmp_path / "samples.npz"
+    write(path, arr_0=IMAGES)
+    assert np.array_equal(load_images(path), IMAGES)
+    assert np.array_equal(np.load(path)["arr_0"], IMAGES)
+
+
+def test_stored_images_are_mapped_not_read(tmp_path):
+    """50,000 images of 256 x 256 are 9.8 GB: they are not to be held in memory."""
+    np.savez(tmp_path / "samples.npz", labels=np.arange(5), arr_0=IMAGES)
+    images = load_images(tmp_path / "samples.npz")
+    assert isinstance(images, np.memmap)
+    assert np.array_equal(images, IMAGES)
+    assert not images.flags.writeable
+
+
+def test_fortran_order_is_understood(tmp_path):
+    """Numpy writes arrays in this order as they are."""
+    np.savez(tmp_path / "samples.npz", arr_0=np.asfortranarray(IMAGES))
+    assert np.array_equal(load_images(tmp_path / "samples.npz"), IMAGES)
+    write_npz(tmp_path / "again.npz", {"arr_0": np.asfortranarray(IMAGES)})
+    assert np.array_equal(load_images(tmp_path / "again.npz"), IMAGES)
+
+
+def test_the_same_arrays_give_the_same_bytes(tmp_path):
+    """Checksums of references stand in metrics.json: they must not change with the clock."""
+    for name in ("a", "b"):
+        write_npz(tmp_path / name, {"arr_0": IMAGES, "metadata": np.array("text"), "mu": np.arange(3.0)})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    content = np.load(tmp_path / "a")
+    assert str(content["metadata"]) == "text"
+    assert np.array_equal(content["mu"], np.arange(3.0))
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path):
+    """Nothing half-written may take its place."""
+    path = tmp_path / "samples.npz"
+    write_npz(path, {"arr_0": IMAGES})
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="arrays of Python objects"):
+        write_npz(path, {"arr_0": IMAGES, "mu": np.array([object()])})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (IMAGES.astype(np.float32) / 255, "expected uint8 values"),
+        (IMAGES.transpose(0, 3, 1, 2), "transpose"),
+        (IMAGES[..., 0], "colour images"),
+        (IMAGES[:0], "no images"),
+        (np.array([object()]), "pickled objects"),
+    ],
+)
+def test_refuses_other_arrays(array, message, tmp_path):
+    """What was found, and what was expected."""
+    np.savez(tmp_path / "samples.npz", arr_0=array)
+    with pytest.raises(ValueError, match=message):
+        load_images(tmp_path / "samples.npz")
+
+
+def test_refuses_files_that_are_not_npz(tmp_path):
+    """Missing, another format, truncated, damaged, or without arr_0."""
+    path = tmp_path / "samples.npz"
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_images(path)
+    path.write_bytes(b"\x89PNG")
+    with pytest.raises(ValueError, match="not an npz file, or a truncated one"):
+        load_images(path)
+    np.savez(path, arr_0=IMAGES)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="not an npz file, or a truncated one"):
+        load_images(path)
+    np.savez(path, images=IMAGES)
+    with pytest.raises(ValueError, match="expected images under the key arr_0, found images"):
+        load_images(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("arr_0.npy", b"no numpy header")
+    with pytest.raises(ValueError, match="cannot read arr_0"):
+        load_images(path)
+    np.savez_compressed(path, arr_0=np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8))
+    content = bytearray(path.read_bytes())
+    content[5000:5100] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="cannot read arr_0"):
+        load_images(path)
+
+
+def statistics(d=4, spatial=6):
+    return {"mu": np.zeros(d), "sigma": np.eye(d), "mu_s": np.zeros(spatial), "sigma_s": np.eye(spatial)}
+
+
+def test_reference_of_the_adm_release(tmp_path):
+    """Statistics and images under ADM's names; the number of images behind the statistics is not in the file."""
+    np.savez(tmp_path / "reference.npz", arr_0=IMAGES, **statistics())
+    reference = load_reference(tmp_path / "reference.npz")
+    assert np.array_equal(reference.images, IMAGES)
+    assert (len(reference.pool.mean), len(reference.spatial.mean)) == (4, 6)
+    assert reference.pool.num_samples is None
+
+
+def test_refuses_references_with_half_of_the_statistics(tmp_path):
+    """A file without mu_s has no sFID; a covariance of another size belongs to another mean."""
+    path = tmp_path / "reference.npz"
+    kept = {name: array for name, array in statistics().items() if not name.endswith("_s")}
+    np.savez(path, arr_0=IMAGES, **kept)
+    with pytest.raises(ValueError, match="has some statistics but not mu_s, sigma_s: sFID needs"):
+        load_reference(path)
+    np.savez(path, arr_0=IMAGES, **{**statistics(), "sigma": np.eye(5)})
+    with pytest.raises(ValueError, match=r"reference.npz: expected a mean of shape \(d,\)"):
+        load_reference(path)
+    np.savez(path, arr_0=IMAGES, **{**statistics(), "mu_s": np.full(6, np.nan)})
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        load_reference(path)

@@ -1,0 +1,155 @@
+"""Figure 10 is drawn, says by what it was measured, and is the same each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dip.reporting.figures import Panel, figure10
+
+METRICS: dict[str, Any] = {"feature_extractor": "photo network", "num_samples": 500, "full_protocol": False}
+
+
+def _points(x: str, y: str, values: dict[float, float], **more: Any) -> list[dict[str, Any]]:
+    return [{x: key, y: value, **METRICS, **more} for key, value in values.items()]
+
+
+@pytest.fixture
+def panels() -> list[Panel]:
+    """Panels of Figure 10: depth, width, patch size against FID and against cost."""
+    noted = _points("patch_size", "fid", {16: 91.0}, note="D < 3P²")
+    return [
+        Panel("(a) Depth", "head.depth", "fid", {"DiP": _points("head.depth", "fid", {2: 14, 1: 16, 3: 13})}),
+        Panel("(a) Width", "head.width", "sfid", {"DiP": _points("head.width", "sfid", {8: 12, 32: 9})}),
+        Panel(
+            "(b) FID",
+            "patch_size",
+            "fid",
+            {
+                "DiP": _points("patch_size", "fid", {4: 10.5, 8: 13, 16: 21}),
+                "DiT-only": _points("patch_size", "fid", {4: 11.5, 8: 14.8}) + noted,
+            },
+        ),
+        Panel("(b) Cost", "patch_size", "gflops", {"DiP": [{"patch_size": 4, "gflops": 300.0}]}),
+        Panel(
+            "(b) Latency",
+            "patch_size",
+            "latency_seconds",
+            {"DiP": [{"patch_size": 4, "latency_seconds": 0.3, "device": "CPU, EPYC"}]},
+        ),
+    ]
+
+
+@pytest.fixture
+def drawn(panels: list[Panel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
+    """The figure as it was saved."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), save(self, *a, **k)))
+    figure10(panels, tmp_path / "f.pdf", tmp_path / "f.png", caption="Demo study.")
+    return saved[-1]
+
+
+def test_files_are_valid_and_repeatable(panels: list[Panel], tmp_path: Path) -> None:
+    """A file is damaged or empty, carries a date, or depends on settings that a caller made."""
+    contents = []
+    for name, size in (("a", 9), ("b", 31)):
+        with mpl.rc_context({"font.size": size, "axes.facecolor": "black"}):
+            figure10(panels, tmp_path / f"{name}.pdf", tmp_path / f"{name}.png", caption="Demo study.")
+        contents.append([(tmp_path / f"{name}.{kind}").read_bytes() for kind in ("pdf", "png")])
+    assert contents[0] == contents[1]
+    pdf = contents[0][0]
+    assert pdf.startswith(b"%PDF") and pdf.rstrip().endswith(b"%%EOF")
+    assert b"CreationDate" not in pdf
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width == 1035  # 3.45 inches at 300 dots
+        colours = image.convert("RGB").getcolors(1 << 24)
+        assert colours is not None and len(colours) > 50
+
+
+def test_says_by_what_it_was_measured(drawn: Figure) -> None:
+    """The figure can be mistaken for the paper's, or does not name evaluator, samples and device."""
+    footer = " ".join(drawn.texts[-1].get_text().split())
+    assert footer.startswith("Demo study. Measured by this repository, not taken from the paper.")
+    assert "photo network, 500 samples, not the paper's full protocol" in footer
+    assert "Timed on CPU, EPYC." in footer
+
+
+def test_axes_show_the_values_that_were_run(drawn: Figure) -> None:
+    """Ticks stand between the settings, patch sizes are not on a log scale, or a direction is not given."""
+    depth, width, patch = drawn.axes[:3]
+    assert depth.get_xticks().tolist() == [1, 2, 3]
+    assert width.get_xticks().tolist() == [8, 32]
+    assert patch.get_xticks().tolist() == [4, 8, 16] and patch.get_xscale() == "log"
+    assert [ax.get_ylabel() for ax in (depth, width)] == ["FID ↓", "sFID ↓"]
+    line = depth.lines[0]
+    assert list(line.get_xdata()) == [1, 2, 3], "the line runs back and forth"
+
+
+def test_noted_point_is_open_and_explained(drawn: Figure) -> None:
+    """A point that is an artefact looks like any other."""
+    patch = drawn.axes[2]
+    open_points = [line for line in patch.lines if line.get_markerfacecolor() == "white"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in open_points] == [(16, 91)]
+    series, notes = drawn.legends
+    assert [text.get_text() for text in series.get_texts()] == ["DiP", "DiT-only"]
+    assert [text.get_text() for text in notes.get_texts()] == ["D < 3P²"]
+
+
+def test_text_does_not_overlap(drawn: Figure) -> None:
+    """Legend, panels, notes and footer lie on each other or beyond the page."""
+    drawn.set_dpi(300)
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    footer = drawn.texts[-1].get_window_extent(renderer)
+    series, notes = (legend.get_window_extent(renderer) for legend in drawn.legends)
+    boxes = [ax.get_tightbbox(renderer) for ax in drawn.axes if ax.axison]
+    assert footer.y0 >= 0 and footer.x1 <= drawn.bbox.width
+    assert footer.y1 <= notes.y0 and notes.y1 <= min(box.y0 for box in boxes)
+    assert max(box.y1 for box in boxes) <= series.y0 and series.y1 <= drawn.bbox.height
+
+
+def test_two_notes_get_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open points of two kinds cannot be told apart."""
+    saved: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: saved.append(self))
+    points = _points("patch_size", "fid", {8: 1.0}, note="first") + _points(
+        "patch_size", "fid", {4: 2.0}, note="second"
+    )
+    figure10([Panel("p", "patch_size", "fid", {"DiP": points})], tmp_path / "f.pdf", tmp_path / "f.png")
+    assert [text.get_text() for text in saved[0].legends[1].get_texts()] == ["a: first", "b: second"]
+    assert [text.get_text() for text in saved[0].axes[0].texts] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": "head.colour"}, "unknown quantity 'head.colour'; expected one of head.depth"),
+        ({"series": {"DiP": []}}, "panel 'p' has no points"),
+        ({"series": {"DiP": [{"patch_size": 4, **METRICS}]}}, "fid should be a finite number, it is None"),
+        ({"series": {"DiP": _points("patch_size", "fid", {4: float("nan")})}}, "finite number, it is nan"),
+        ({"series": {"DiP": _points("patch_size", "fid", {0: 1.0})}}, "patch_size must be above 0"),
+        ({"series": {"DiP": [{"patch_size": 4, "fid": 1.0}]}}, "needs its feature_extractor and num_samples"),
+    ],
+)
+def test_user_mistakes(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    """A figure with a wrong or missing value is drawn, or an earlier one is lost."""
+    arguments = {"title": "p", "x": "patch_size", "y": "fid", "series": {}} | change
+    target = tmp_path / "f.pdf"
+    target.write_text("earlier")
+    with pytest.raises(ValueError, match=message):
+        figure10([Panel(**arguments)], target, tmp_path / "f.png")
+    assert target.read_text() == "earlier"
+
+
+def test_no_panels(tmp_path: Path) -> None:
+    """A figure without panels crashes inside the drawing library."""
+    with pytest.raises(ValueError, match="at least one panel"):
+        figure10([], tmp_path / "f.pdf", tmp_path / "f.png")

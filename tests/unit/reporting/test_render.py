@@ -1,0 +1,112 @@
+"""Markdown and LaTeX show the rows of the CSV, in blocks, with nothing that breaks them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dip.reporting.measured import MeasuredRow
+from dip.reporting.render import escape_latex
+from dip.reporting.tables import build_table, write_table
+
+MakeRow = Callable[..., MeasuredRow]
+
+
+def _render(rows: list[MeasuredRow], folder: Path, caption: str = "Heads.", layout: str = "table2") -> tuple[str, str]:
+    table = build_table(layout, rows)
+    _, markdown, latex = write_table(table, folder / "my_table", caption=caption)
+    return markdown.read_text(), latex.read_text()
+
+
+def test_markdown_blocks(make_row: MakeRow, tmp_path: Path) -> None:
+    """Published and measured rows share a block, the caption is not first, or a row does not name its evaluator."""
+    markdown, _ = _render([make_row("a")], tmp_path, caption="Heads at equal\nsteps.")
+    assert markdown.startswith("Heads at equal steps.\n\n**Published")
+    published, measured = markdown.split("**Measured by this repository**")
+    assert "84×8 GPU hours" in published and "Table 2, row 8" in published
+    assert "photo network" not in published
+    row = next(line for line in measured.splitlines() if line.startswith("| a "))
+    assert all(text in row for text in ("12.97", "photo network", "500", "not the full protocol", "CPU, AMD EPYC"))
+    assert "2.16" not in measured
+    assert "compare with each other, not with published ones" in measured
+
+
+def test_markdown_rows_are_whole(make_row: MakeRow, tmp_path: Path) -> None:
+    """A pipe or a line break in a label shifts the cells of its row."""
+    markdown, _ = _render([make_row("a", label="x | y\nz")], tmp_path)
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert any(r"x \| y z" in line for line in rows)
+    counts = {len(re.findall(r"(?<!\\)\|", line)) for line in rows}
+    assert counts == {11, 15}  # 10 columns of published rows and 14 of measured ones
+
+
+def test_best_measured_value_is_bold(make_row: MakeRow, tmp_path: Path) -> None:
+    """The bold value is not the best, is a published one, or a direction is confused."""
+    rows = [make_row("a", fid=14.0, recall=0.5), make_row("b", fid=13.0, recall=0.4)]
+    markdown, latex = _render(rows, tmp_path)
+    assert "**13.00**" in markdown and "**14.00**" not in markdown
+    assert "**0.50**" in markdown and "**0.40**" not in markdown
+    assert "**2.16**" not in markdown
+    assert r"\textbf{13.00}" in latex and r"\textbf{14.00}" not in latex
+    assert "**9.61**" not in markdown, "a tie of all rows has no best"
+
+
+def test_no_best_between_evaluators(make_row: MakeRow, tmp_path: Path) -> None:
+    """Figures of different evaluators or numbers of samples are ranked against each other."""
+    rows = [make_row("a", fid=14.0), make_row("b", fid=13.0, num_samples=100)]
+    markdown, latex = _render(rows, tmp_path)
+    assert "**13.00**" not in markdown
+    assert r"\textbf{13.00}" not in latex
+
+
+@pytest.mark.parametrize("layout", ["table1", "table2", "table3"])
+def test_latex_rows_are_whole(make_row: MakeRow, tmp_path: Path, layout: str) -> None:
+    """A row has more or fewer cells than the table has columns, or a group or environment is not closed."""
+    label = r"50% of_a & b #1 {x} $y$ \z [w] ~^ <> *"
+    _, latex = _render([make_row("a_b", label=label)], tmp_path, caption=label, layout=layout)
+    columns = re.search(r"\\begin\{tabular\}\{@\{\}([lr]+)@\{\}\}", latex)
+    assert columns is not None
+    rows = [line for line in latex.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in rows} == {len(columns[1])}
+    unescaped = re.sub(r"\\.", "", latex)
+    assert unescaped.count("{") == unescaped.count("}")
+    assert unescaped.count("$") % 2 == 0
+    assert latex.count(r"\begin{") == latex.count(r"\end{") == 2
+    assert latex.isascii()
+
+
+def test_latex_rows_lead_to_their_evaluator(make_row: MakeRow, tmp_path: Path) -> None:
+    """A measured row does not say with what it was evaluated, or shares its letter with published ones."""
+    rows = [make_row("a"), make_row("b", num_samples=1000), make_row("c", full_protocol=True)]
+    _, latex = _render(rows, tmp_path)
+    for letter, text in [
+        ("a", "InceptionV3 (ADM suite), 50,000 samples, as printed."),
+        ("b", "photo network, 500 samples, not the full protocol."),
+        ("c", "photo network, 1,000 samples, not the full protocol."),
+        ("d", "photo network, 500 samples."),
+    ]:
+        assert rf"$^{{\mathrm{{{letter}}}}}${text}" in latex
+    assert r"\quad c$^{\mathrm{d}}$" in latex
+    assert latex.count(r"\quad ") == 11
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("100% & #1", r"100\% \& \#1"),
+        ("a_b", r"a\_b"),
+        ("{$}", r"\{\$\}"),
+        ("\\", r"\textbackslash{}"),
+        ("~^", r"\textasciitilde{}\textasciicircum{}"),
+        ("D < 3P²", "D $<$ 3P$^2$"),
+        ("32 × 32", r"32 $\times$ 32"),
+        ("FID ↓", r"FID $\downarrow$"),
+        ("[41]", "{[}41{]}"),
+    ],
+)
+def test_escape_latex(text: str, source: str) -> None:
+    """A special character reaches LaTeX as a command."""
+    assert escape_latex(text) == source

@@ -1,0 +1,140 @@
+"""Values that are fine by themselves and impossible together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dip.params import ParamsError
+from dip.schema import Params
+
+Content = dict[str, Any]
+Load = Callable[..., Params]
+MODEL, TRAINING = "runs.dip.model.", "runs.dip.training."
+
+
+def put(content: Content, keys: str, value: Any) -> None:
+    *parents, last = keys.split(".")
+    for key in parents:
+        content = content[key]
+    content[last] = value
+
+
+def mistakes(load: Load, content: Content) -> list[str]:
+    with pytest.raises(ParamsError) as error:
+        load(content)
+    return [line.split("params.yaml: ", 1)[1] for line in str(error.value).splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("edits", "where", "what"),
+    [
+        ({MODEL + "patch_size": 3}, MODEL + "patch_size", "3 does not divide the images of 8 x 8"),
+        ({"models.dit.patch_size": 3}, "models.dit.patch_size", "3 does not divide the images of 8 x 8"),
+        ({MODEL + "num_heads": 3}, "models.dit.hidden_size", "16 is not divisible by num_heads = 3"),
+        ({MODEL + "num_heads": 8}, MODEL + "num_heads", "2 is not divisible by 4, as 2-D RoPE needs"),
+        ({MODEL + "head": {"depth": 3}}, MODEL + "head.depth", "3 stages halve the patch to 1 / 8"),
+        (
+            {MODEL + "head": {"name": "attention", "width": 10}},
+            MODEL + "head.width",
+            "10 is not divisible by num_heads = 4",
+        ),
+        ({MODEL + "head": {"name": "attention", "width": 8}}, MODEL + "head", "8 / 4 is not divisible by 4"),
+        (
+            {MODEL + "head": {"name": "none"}, MODEL + "placement": "hybrid"},
+            MODEL + "placement",
+            "needs a head, and the model has none",
+        ),
+        ({MODEL + "intermediate_block": 1}, MODEL + "intermediate_block", "only with placement intermediate"),
+        (
+            {MODEL + "intermediate_block": 2, MODEL + "placement": "intermediate"},
+            MODEL + "intermediate_block",
+            "2 is not before the last of the 2 blocks",
+        ),
+        ({MODEL + "placement": "hybrid", MODEL + "depth": 1}, MODEL + "depth", "needs two blocks"),
+        ({MODEL + "head": {"name": "mlp"}, MODEL + "head_input": "image"}, MODEL + "head_input", "only the U-Net"),
+        ({TRAINING + "batch_size": 17}, TRAINING + "batch_size", "17 is more than the 16 images of photos"),
+        ({TRAINING + "milestones": [2, 4]}, TRAINING + "milestones", "4 is not before the last epoch, 4"),
+        ({TRAINING + "alignment": {"block": 3}}, TRAINING + "alignment.block", "3 is more than the 2 blocks"),
+        ({TRAINING + "alignment": {"block": 1}}, TRAINING + "alignment", "the encoder has 16 x 16 patches"),
+        ({"sampling.euler.cfg_interval": [0.5, 0.5]}, "sampling.euler.cfg_interval", "[0.5, 0.5] is empty"),
+        ({"evaluation.photos.image_size": 16}, "runs.dip.evaluation", "is for images of 16 pixels, the run's have 8"),
+    ],
+)
+def test_impossible_run_names_the_key(
+    load: Load, content: Content, edits: dict[str, Any], where: str, what: str
+) -> None:
+    """Wrong: it would fail hours later on a node, or be reported where it does not stand."""
+    for keys, value in edits.items():
+        put(content, keys, value)
+    lines = mistakes(load, content)
+    assert len([line for line in lines if line.startswith(where) and what in line]) == 1, lines
+
+
+@pytest.mark.parametrize(
+    ("edits", "where", "what"),
+    [
+        ({"study": "demmo"}, "study", "there is no study 'demmo'; there are demo, paper"),
+        ({"tables.table2.demo.sections.All": ["dipp"]}, "tables.table2.demo", "there is no run 'dipp'"),
+        ({"tables.table2.demo.sections.All": ["dip", "dip"]}, "tables.table2.demo", "'dip' stands in it twice"),
+        (
+            {"figures.figure10.demo.panels": [{"title": "a", "x": "patch_size", "y": "fid", "series": {"s": ["no"]}}]},
+            "figures.figure10.demo",
+            "there is no run 'no'",
+        ),
+        (
+            {"tables.table2.paper": {"caption": "c", "layout": "table2", "sections": {"s": ["dip"]}}},
+            "tables.table2.paper",
+            "run 'dip' belongs to study 'demo'",
+        ),
+        (
+            {"tables.table2.papr": {"caption": "c", "layout": "table2", "sections": {"s": ["dip"]}}},
+            "tables.table2.papr",
+            "there is no study 'papr'",
+        ),
+        ({"runs.dip_ep2.checkpoint.epoch": 3}, "runs.dip_ep2.checkpoint.epoch", "3 is not kept; 'dip' keeps 2, 4"),
+        ({"runs.dip_ep2.study": "paper"}, "runs.dip_ep2.checkpoint.run", "'dip' belongs to study 'demo'"),
+        ({"runs.dip_ep2.model": {"depth": 3}}, "runs.dip_ep2.checkpoint", "the run's model differs"),
+        ({"runs.dip_ep2.training": {"epochs": 9}}, "runs.dip_ep2.checkpoint", "the run's training differs"),
+        (
+            {"runs.dip_2steps.checkpoint": {"run": "dip_ep2"}},
+            "runs.dip_2steps.checkpoint.run",
+            "'dip_ep2' is not trained itself; name 'dip'",
+        ),
+        (
+            {"evaluation.photos.reference.dataset": "photo"},
+            "evaluation.photos.reference.dataset",
+            "there is no dataset 'photo'",
+        ),
+        (
+            {
+                "datasets.folder": {"kind": "imagenet", "image_size": 8},
+                "evaluation.photos.extractor.dataset": "folder",
+            },
+            "evaluation.photos.extractor.dataset",
+            "'folder' is not a dataset of photographs",
+        ),
+        (
+            {"datasets.large": {"base": "photos", "image_size": 16}, "evaluation.photos.extractor.dataset": "large"},
+            "evaluation.photos.extractor.dataset",
+            "'large' has images of 16 pixels, not 8",
+        ),
+    ],
+)
+def test_entries_that_do_not_fit_each_other(
+    load: Load, content: Content, edits: dict[str, Any], where: str, what: str
+) -> None:
+    """Wrong: a table would lack a row, or a row would show another study's or another model's figures."""
+    for keys, value in edits.items():
+        put(content, keys, value)
+    (line,) = mistakes(load, content)
+    assert line.startswith(f"{where}: ")
+    assert what in line
+
+
+def test_run_of_an_unknown_study(load: Load, content: Content) -> None:
+    """Wrong: its results would go to a folder that no target names."""
+    put(content, "runs.deep.study", "papr")
+    assert mistakes(load, content)[0].startswith("runs.deep.study: there is no study 'papr'")

@@ -1,0 +1,379 @@
+"""Reading params.yaml: inheritance, and one line with the key's path for every mistake."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from dip import params
+from dip.model import build_model
+from dip.schema import Params, Photographs, Run, SamplingSpec, TrainingSpec, UNetHead
+
+Content = dict[str, Any]
+Load = Callable[..., Params]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def put(content: Content, keys: str, value: Any) -> None:
+    """Set `content["a"]["b"]` for keys "a.b"; the value DELETE removes it."""
+    *parents, last = keys.split(".")
+    for key in parents:
+        content = content[key]
+    if value is DELETE:
+        del content[last]
+    else:
+        content[last] = value
+
+
+DELETE = object()
+PANEL = {"title": "a", "x": "patch_size", "y": "fid", "series": {"s": ["dip"]}}
+
+
+def mistakes(load: Load, content: Content | str, **overrides: Any) -> list[str]:
+    """The lines of the error, without the name of the file."""
+    with pytest.raises(params.ParamsError) as error:
+        load(content, **overrides)
+    lines = str(error.value).splitlines()
+    assert all("params.yaml: " in line for line in lines)
+    return [line.split("params.yaml: ", 1)[1] for line in lines]
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "where", "what"),
+    [
+        ("models.dit.patchsize", 4, "models.dit.patchsize", "unknown key"),
+        ("models.dip.head.widht", 4, "models.dip.head.widht", "unknown key"),
+        ("runs.dip.model.dept", 4, "runs.dip.model.dept", "unknown key"),
+        ("runs.dip.sample", 4, "runs.dip.sample", "unknown key"),
+        ("runs.deep.model.head", {"width": "x"}, "runs.deep.model.head.width", "integer"),
+        ("runz", {}, "runz", "unknown key"),
+        ("studies.demo.colour", "red", "studies.demo.colour", "unknown key"),
+        ("figures.figure10.demo.panels", [PANEL | {"z": 1}], "figures.figure10.demo.panels.0.z", "unknown key"),
+        ("models.dit.depth", "two", "models.dit.depth", "integer"),
+        ("models.dit.depth", 2.0, "models.dit.depth", "integer"),
+        ("models.dit.depth", True, "models.dit.depth", "integer"),
+        ("models.dit.depth", 0, "models.dit.depth", "greater than or equal to 1"),
+        ("models.dit.qk_norm", 1, "models.dit.qk_norm", "boolean"),
+        ("training.short.learning_rate", "fast", "training.short.learning_rate", "number"),
+        ("training.short.learning_rate", float("nan"), "training.short.learning_rate", ""),
+        ("training.short.learning_rate", -1e-4, "training.short.learning_rate", "greater than 0"),
+        ("training.short.seed", -1, "training.short.seed", "greater than or equal to 0"),
+        ("training.short.precision", "fp16", "training.short.precision", "'bf16' or 'fp32'"),
+        ("training.short.betas", [0.9], "training.short.betas.1", "missing"),
+        ("training.short.timesteps", {"name": "beta"}, "training.short.timesteps", "logit_normal"),
+        ("sampling.euler.cfg_interval", [0.1, 1.5], "sampling.euler.cfg_interval.1", "less than or equal to 1"),
+        ("sampling.euler.solver", "heun", "sampling.euler.solver", "euler"),
+        ("models.dip.head", {"name": "unet++"}, "models.dip.head", "expected one of 'unet', 'mlp'"),
+        ("models.dip.head", {"name": "unet", "depth": 1}, "models.dip.head.width", "missing"),
+        ("models.dit.num_heads", DELETE, "models.dit.num_heads", "missing"),
+        ("datasets.photos.image_size", DELETE, "datasets.photos.image_size", "missing"),
+        ("datasets.photos.photographs", ["coins"], "datasets.photos.photographs", "at least 2"),
+        ("datasets", DELETE, "datasets", "missing"),
+        ("runs", ["dip"], "runs", "expected a mapping"),
+        ("runs.dip", 3, "runs.dip", "expected a mapping"),
+        ("runs.dip.study", DELETE, "runs.dip.study", "missing"),
+        ("runs.dip.dataset", DELETE, "runs.dip.dataset", "expected one of datasets: photos"),
+        ("runs.dip.dataset", "photo", "runs.dip.dataset", "expected one of datasets: photos"),
+        ("runs.dip.evaluation", "adm", "runs.dip.evaluation", "expected one of evaluation: photos"),
+        ("runs.dip.sampling", DELETE, "runs.dip.sampling", "expected a mapping"),
+        ("runs.deep.model", "dip", "runs.deep.model", "expected a mapping"),
+        ("runs.dip.model.base", "dipp", "runs.dip.model.base", "did you mean 'dip'?"),
+        ("runs.dip.model.base", ["dip"], "runs.dip.model.base", "there is no"),
+        ("runs.dit.base", "dipp", "runs.dit.base", "did you mean 'dip'?"),
+        ("runs.dit.base", {"dip": 1}, "runs.dit.base", "there is no"),
+        ("models.dip.base", "nothing", "models.dip.base", "there is no 'nothing' under models; there are dit, dip"),
+        ("runs.dip.base", "dip", "runs.dip.base", "'dip' inherits from itself"),
+        ("runs.dip.label", 3, "runs.dip.label", "string"),
+        ("runs.dip_ep2.checkpoint.epoch", "2", "runs.dip_ep2.checkpoint.epoch", "integer"),
+        ("runs.dip_ep2.checkpoint.epochs", 2, "runs.dip_ep2.checkpoint.epochs", "unknown key"),
+        ("runs.dip_ep2.checkpoint.run", "dap", "runs.dip_ep2.checkpoint.run", "there is no 'dap'"),
+        ("code_version", "1", "code_version", "integer"),
+        ("code_version", True, "code_version", "integer"),
+        ("study", 3, "study", "string"),
+        ("tables.table2", [], "tables.table2", "expected a mapping"),
+        ("tables.table2.demo.layout", "table4", "tables.table2.demo.layout", "table1"),
+        ("tables.table2.demo.sections.All", ["dip", 3], "tables.table2.demo.sections.All.1", "string"),
+    ],
+)
+def test_every_mistake_is_one_line_with_its_key(
+    load: Load, content: Content, keys: str, value: Any, where: str, what: str
+) -> None:
+    """Wrong: a mistyped key would be ignored, or reported where it does not stand, or once for every run."""
+    put(content, keys, value)
+    (line,) = mistakes(load, content)
+    assert line.startswith(f"{where}: ")
+    assert what in line
+
+
+def test_circular_bases_are_named(load: Load, content: Content) -> None:
+    """Wrong: reading would recurse without end."""
+    content["models"]["dit"]["base"] = "dip"
+    assert set(mistakes(load, content)) == {
+        "models.dit.base: 'dip' inherits from itself",
+        "models.dip.base: 'dit' inherits from itself",
+    }
+
+
+def test_mistyped_checkpoint_is_the_only_mistake(load: Load, content: Content) -> None:
+    """Wrong: all that the run would have inherited would be reported missing."""
+    content["runs"]["dip_ep2"]["checkpoint"] = {"runn": "dip"}
+    assert mistakes(load, content) == [
+        "runs.dip_ep2.checkpoint.run: missing",
+        "runs.dip_ep2.checkpoint.runn: unknown key",
+    ]
+
+
+def test_all_mistakes_are_reported_at_once(load: Load, content: Content) -> None:
+    """Wrong: a user would mend one, run again and find the next."""
+    put(content, "models.dit.depth", "x")
+    put(content, "sampling.euler.solver", "x")
+    put(content, "runs.deep.model.depht", 1)
+    assert {line.split(":")[0] for line in mistakes(load, content)} == {
+        "models.dit.depth",
+        "sampling.euler.solver",
+        "runs.deep.model.depht",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a: [1\nb: 2", "not valid YAML: line 2"),
+        ("study: demo\nstudy: paper\n", "not valid YAML: line 2, column 1: the key 'study' stands twice"),
+        ("? [a]\n: 1\n", "not valid YAML: line 1, column 3: found unhashable key"),
+        ("a: \x00", "not valid YAML"),
+        ("- a\n- b\n", "expected a mapping with the keys study"),
+        ("", "expected a mapping"),
+    ],
+)
+def test_text_that_is_not_a_mapping_is_one_line(load: Load, text: str, what: str) -> None:
+    """Wrong: a traceback, or the later of two equal keys would win silently."""
+    (line,) = mistakes(load, text)
+    assert what in line
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Wrong: a traceback for a call outside the repository or a file in another encoding."""
+    with pytest.raises(params.ParamsError, match=r"absent\.yaml: cannot be read \(No such file"):
+        params.load(tmp_path / "absent.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"study: d\xe9mo")
+    with pytest.raises(params.ParamsError, match=r"latin\.yaml: not UTF-8 text"):
+        params.load(tmp_path / "latin.yaml")
+
+
+def test_dates_are_refused(load: Load, content: Content) -> None:
+    """Wrong: a label such as 2025-01-01, which YAML reads as a date, would end in a traceback."""
+    import datetime
+
+    content["studies"]["demo"]["title"] = datetime.date(2025, 1, 1)
+    (line,) = mistakes(load, content)
+    assert line.startswith("studies.demo: ") and "quote dates" in line
+
+
+# --- what is accepted -------------------------------------------------------------------------------------
+
+
+def test_numbers_without_a_dot_are_numbers(load: Load, content: Content) -> None:
+    """Wrong: `1e-4`, which YAML 1.1 reads as text, would be refused or differ from `1.0e-4`."""
+    text = yaml.safe_dump(content)
+    short = load(text.replace("learning_rate: 0.01", "learning_rate: 1e-2")).runs["dip"]
+    assert short.training.learning_rate == 0.01
+    assert short.canonical() == load(content).runs["dip"].canonical()
+
+
+def test_merge_keys_may_be_overridden_before_they_are_filled_in(load: Load, content: Content) -> None:
+    """Wrong: a `<<` of a mapping that has a `<<` itself would count as a key that stands twice."""
+    text = yaml.safe_dump(content, sort_keys=False)
+    first = "studies:\n  demo: &demo {<<: &base {title: T, description: D}, title: Demo}\n  paper: {<<: *demo, title: P}\n"
+    text = first + text.replace(yaml.safe_dump({"studies": content["studies"]}, sort_keys=False), "")
+    text = text.replace("figures:\n", "figures:\n", 1)
+    read = load(text)
+    assert read.studies["demo"].title == "Demo"
+    assert (read.studies["paper"].title, read.studies["paper"].description) == ("P", "D")
+
+
+def test_order_and_comments_change_no_parameter(load: Load, content: Content) -> None:
+    """Wrong: reordering keys would train everything again."""
+    first = load(content)
+
+    def reverse(tree: Any) -> Any:
+        return {key: reverse(tree[key]) for key in reversed(tree)} if isinstance(tree, dict) else tree
+
+    second = load("# a comment\n" + yaml.safe_dump(reverse(content), sort_keys=False))
+    for name, run in first.runs.items():
+        assert run.canonical() == second.runs[name].canonical()
+
+
+def test_canonical_parameters_can_be_read_back(run: Run) -> None:
+    """Wrong: a job would train with other parameters than were planned."""
+    for part in (TrainingSpec, SamplingSpec):
+        assert part.parse(run.part(part).canonical()) == run.part(part)
+
+
+def test_what_a_training_depends_on(load: Load, content: Content) -> None:
+    """Wrong: a new label or sampler would train again, or a new learning rate would not."""
+    before = load(content).runs["dip"].part(TrainingSpec).canonical()
+    for keys, value in (
+        ("runs.dip.label", "new"),
+        ("sampling.euler.num_steps", 9),
+        ("evaluation.photos.num_samples", 9),
+        ("models.dit.depth", 2),
+    ):
+        put(content, keys, value)
+    assert load(content).runs["dip"].part(TrainingSpec).canonical() == before
+    for keys, value in (("code_version", 2), ("models.dit.depth", 3), ("datasets.photos.seed", 3)):
+        changed = copy.deepcopy(content)
+        put(changed, keys, value)
+        assert load(changed).runs["dip"].part(TrainingSpec).canonical() != before, keys
+
+
+def test_where_files_lie_changes_no_parameter(load: Load, content: Content) -> None:
+    """Wrong: moving ImageNet to another disk would train everything again."""
+    dataset = {"kind": "imagenet", "image_size": 8, "source": "/a", "num_classes": 2, "num_images": 16}
+    content["datasets"]["folder"] = dataset
+    put(content, "runs.dip.dataset", "folder")
+    first = load(content).runs["dip"].canonical()
+    dataset["source"] = "/b"
+    assert load(content).runs["dip"].canonical() == first
+
+
+def test_overrides_replace_keys_of_the_file(load: Load, content: Content) -> None:
+    """Wrong: `snakemake --config study=paper` would build the file's study, or accept a mistyped one."""
+    assert load(content, study="paper").study == "paper"
+    changed = load(content, runs={"dip": {"model": {"depth": 5}}})
+    assert changed.runs["dip"].model.depth == 5
+    assert changed.runs["dip"].model.head.name == "unet"
+    assert mistakes(load, content, study="papr") == ["study: there is no study 'papr'; there are demo, paper"]
+    assert mistakes(load, content, studdy="x")[0].startswith("studdy: unknown key")
+
+
+# --- inheritance ------------------------------------------------------------------------------------------
+
+
+def test_inheritance_goes_key_by_key(load: Load, content: Content) -> None:
+    """Wrong: overriding one key would lose its neighbours."""
+    runs = load(content).runs
+    assert (runs["deep"].model.depth, runs["deep"].model.hidden_size) == (3, 16)
+    assert runs["deep"].model.head == runs["dip"].model.head
+    assert runs["deep"].training == runs["dip"].training
+    assert runs["dip"].training.milestones == (2,)
+
+
+def test_label_is_not_inherited(load: Load, content: Content) -> None:
+    """Wrong: two rows of a table would have the same name."""
+    runs = load(content).runs
+    assert runs["deep"].label == "deep"
+    assert runs["dip_2steps"].label == "dip_2steps"
+    assert runs["dip_ep2"].label == "DiP/4 early"
+
+
+def test_other_base_of_a_part_keeps_the_overrides_on_top(load: Load, content: Content) -> None:
+    """Wrong: whether a run's overrides hold would depend on the order in which runs are read."""
+    content["runs"] = {
+        "dip": content["runs"]["dip"] | {"model": {"base": "dip", "depth": 4}},
+        "child": {"base": "dip", "model": {"base": "dit"}},
+        "grandchild": {"base": "child", "model": {"hidden_size": 32}},
+    }
+    del content["tables"]["table2"], content["figures"]["figure10"]
+    for order in (list, lambda names: list(reversed(names))):
+        runs = load(content | {"runs": {name: content["runs"][name] for name in order(list(content["runs"]))}}).runs
+        assert (runs["child"].model.head.name, runs["child"].model.depth) == ("none", 4)
+        grandchild = runs["grandchild"].model
+        assert (grandchild.head.name, grandchild.depth, grandchild.hidden_size) == ("none", 4, 32)
+
+
+def test_mapping_of_another_name_replaces_the_inherited_one(load: Load, content: Content) -> None:
+    """Wrong: an MLP head would inherit the U-Net's width and be refused."""
+    put(content, "runs.deep.model.head", {"name": "mlp"})
+    assert load(content).runs["deep"].model.head.name == "mlp"
+    put(content, "runs.deep.model.head", {"name": "unet", "width": 8})
+    head = load(content).runs["deep"].model.head
+    assert isinstance(head, UNetHead) and (head.depth, head.width) == (1, 8)
+    content["datasets"]["folder"] = {"base": "photos", "kind": "imagenet", "image_size": 8, "num_images": 16}
+    assert load(content).datasets["folder"].kind == "imagenet"
+
+
+def test_null_turns_an_inherited_part_off(load: Load, content: Content) -> None:
+    """Wrong: an ablation could not leave the alignment out."""
+    put(content, "training.short.alignment", {"block": 1})
+    for name in ("dip", "deep"):
+        put(content, f"runs.{name}.training", {"base": "short", "alignment": None, "milestones": [2]})
+    assert load(content).runs["deep"].training.alignment is None
+
+
+def test_run_with_a_checkpoint_has_the_model_of_its_training(load: Load, content: Content) -> None:
+    """Wrong: weights would be loaded into another architecture."""
+    runs = load(content).runs
+    assert runs["dip_ep2"].part(TrainingSpec) == runs["dip"].part(TrainingSpec)
+    assert (runs["dip_ep2"].epochs, runs["dip_2steps"].epochs) == (2, 4)
+    assert runs["dip_2steps"].sampling.num_steps == 2
+    assert runs["dip_2steps"].sampling.cfg_scale == 2.0
+
+
+def test_steps_drop_the_incomplete_batch(load: Load, content: Content) -> None:
+    """Wrong: the last log line and the schedule's end would not be at the last step."""
+    put(content, "training.short.batch_size", 5)
+    run = load(content).runs["dip"]
+    assert (run.steps_per_epoch, run.num_steps) == (3, 12)
+
+
+# --- the shipped file -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Params:
+    return params.load(ROOT / "params.yaml")
+
+
+def test_shipped_file_has_every_study(shipped: Params) -> None:
+    """Wrong: a table or a figure would be missing at one of the scales."""
+    assert set(shipped.studies) == {"paper", "small", "demo"}
+    for entries in (shipped.tables, shipped.figures):
+        assert all(set(by_study) == set(shipped.studies) for by_study in entries.values())
+    assert {"table1", "table2", "table3"} <= set(shipped.tables)
+    assert all(len(entry.runs) == 8 for entry in shipped.tables["table2"].values())
+
+
+@pytest.mark.parametrize("name", ["dip_xl_16", "demo_dip", "small_dip"])
+def test_shipped_models_keep_the_paper_s_ratios(shipped: Params, name: str) -> None:
+    """Wrong: the demo would compare models that the paper does not: D = 1.5 x 3P^2, bottleneck = 2/3 x 3P^2."""
+    model = shipped.runs[name].model
+    pixels = 3 * model.patch_size**2
+    assert model.hidden_size == 1.5 * pixels
+    assert isinstance(model.head, UNetHead)
+    assert model.head.width * 2 ** (model.head.depth - 1) == 2 / 3 * pixels
+
+
+def test_rows_of_table_2_are_trained_alike(shipped: Params) -> None:
+    """Wrong: heads and backbones would be compared at unequal steps or on unequal data."""
+    for study in ("demo", "small"):
+        runs = [shipped.runs[name] for name in shipped.tables["table2"][study].runs]
+        assert len({run.training.model_copy(update={"milestones": ()}).canonical() for run in runs}) == 1
+        assert len({(run.dataset_name, run.sampling.canonical(), run.evaluation_name) for run in runs}) == 1
+
+
+def test_small_study_has_its_scale(shipped: Params) -> None:
+    """Wrong: the GPU's study would be no larger than the demo: 20-40M parameters, crops of 64 x 64 or larger."""
+    run = shipped.runs["small_dip"]
+    with torch.device("meta"):
+        model = build_model(run.model, run.dataset.image_size, run.dataset.num_classes)
+    backbone = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.head_parameters())
+    assert 20e6 <= backbone <= 40e6
+    assert all(r.dataset.image_size >= 64 for r in shipped.runs.values() if r.study == "small")
+
+
+def test_demo_needs_no_download(shipped: Params) -> None:
+    """Wrong: the demo would not run offline."""
+    for run in shipped.runs.values():
+        if run.study == "demo":
+            assert isinstance(run.dataset, Photographs)
+            assert run.evaluation.extractor.name == "photo" and run.training.alignment is None

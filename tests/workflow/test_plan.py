@@ -1,0 +1,131 @@
+"""What Snakemake plans with the params.yaml of the repository, before anything is made; and its refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY, Project
+
+PROFILES = ["slurm", "workflow/profiles/demo", "workflow/profiles/local"]
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A fresh clone, without data: nothing is run in it."""
+    return Project.create(tmp_path_factory.mktemp("shipped") / "project", REPOSITORY / "params.yaml")
+
+
+def runs_of(jobs: set[str], rule: str) -> set[str]:
+    return {job.split()[1] for job in jobs if job.split()[0] == rule}
+
+
+def test_table2_of_the_paper_takes_eight_trainings(shipped: Project) -> None:
+    """Table 2 has eight rows; a missing training is a missing row, one more is days of GPUs for nothing."""
+    jobs = shipped.plan("results/table2.csv", profile="slurm")
+    assert runs_of(jobs, "train") == {
+        "dit_26x1152",
+        "dit_32x1152",
+        "dit_26x1280",
+        "dit_26x1536",
+        "dip_mlp",
+        "dip_attention",
+        "dip_coordinate",
+        "dip_xl_16",
+    }
+    assert runs_of(jobs, "milestone") == {"dip_xl_16_ep160"}
+    assert runs_of(jobs, "table") == {"table2"}
+    assert len(runs_of(jobs, "evaluate")) == 8
+
+
+def test_slurm_profile_plans_the_whole_paper_study(shipped: Project) -> None:
+    """Without a target the slurm profile builds the paper study, and nothing of the others."""
+    jobs = shipped.plan(profile="slurm")
+    assert runs_of(jobs, "table") == {"table1", "table2", "table3", "placement"}
+    assert runs_of(jobs, "figure") == {"figure10"}
+    assert runs_of(jobs, "prepare") == {"imagenet256", "imagenet512"}
+    assert not {run for run in runs_of(jobs, "train") if run.startswith(("demo_", "small_"))}
+
+
+def test_slurm_profile_hands_trainings_to_slurm(shipped: Project) -> None:
+    """The profile's job parameters must reach `dip train` as the JSON they are."""
+    target = "results/demo/runs/demo_dit/model.safetensors"
+    output = shipped.snakemake("--dry-run", "--printshellcmds", target, profile="slurm").stdout
+    assert "--launcher slurm" in output
+    assert """--slurm '{"slurm_partition": "gpu", "gpus_per_node": 1""" in output
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_target_of_the_demo_is_planned_in_every_profile(shipped: Project, profile: str) -> None:
+    """The path names the study; the profile only says where it runs."""
+    jobs = shipped.plan("results/demo/table2.csv", profile=profile)
+    assert len(runs_of(jobs, "train")) == 8
+    assert all(run.startswith("demo_") for run in runs_of(jobs, "train"))
+
+
+def test_targets_of_three_studies_in_one_call(shipped: Project) -> None:
+    """A study must not be a mode of the whole call."""
+    jobs = shipped.plan("results/table3.csv", "results/demo/table3.md", "results/small/table3.tex")
+    assert runs_of(jobs, "train") == {"dip_xl_32_512", "demo_dip_p16_large", "small_dip_p16_large"}
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/runs/demo_dip/metrics.json", "run 'demo_dip' belongs to study 'demo'"),
+        ("results/small/runs/demo_dip/model.safetensors", "its results are in results/demo/runs/demo_dip"),
+        ("results/demo/runs/demo_dpi/metrics.json", "runs.demo_dpi: there is no such run; did you mean 'demo_dip'?"),
+        ("results/demo/runs/demo_dpi/model.safetensors", "runs.demo_dpi: there is no such run"),
+        ("results/dmeo/table2.csv", "no study 'dmeo'; did you mean 'demo'?"),
+        ("results/dmeo/runs/demo_dip/metrics.json", "no study 'dmeo'"),
+        ("results/demo/table4.csv", "no table or figure 'table4' of study 'demo'"),
+    ],
+)
+def test_a_target_that_cannot_be_is_explained(shipped: Project, target: str, message: str) -> None:
+    """Snakemake's own "No rule to produce" does not say what to mend."""
+    result = shipped.snakemake("--dry-run", target)
+    assert result.returncode == 1
+    line = next((line for line in result.stdout.splitlines() if message in line), None)
+    assert line is not None, result.stdout
+    assert "Exception" not in result.stdout
+
+
+def test_an_unknown_study_is_explained(shipped: Project) -> None:
+    """`--config study=` takes only a study that stands in params.yaml."""
+    result = shipped.snakemake("--dry-run", "--config", "study=nowhere")
+    assert result.returncode == 1
+    assert "params.yaml: study: there is no study 'nowhere'" in result.stdout
+
+
+def test_missing_imagenet_says_which_setting_to_fill_in(project: Project, tmp_path: Path) -> None:
+    """Planning works without the images; running names the key."""
+    (project.folder / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text())
+    result = project.snakemake("data/imagenet256/manifest.json", profile="slurm")
+    assert result.returncode == 1
+    assert "datasets.imagenet256.source" in result.stdout
+    assert not (project.folder / "data/imagenet256/manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("box_filter: 4", "box_filtre: 4", "params.yaml: datasets.photos16.box_filtre: unknown key"),
+        ("num_samples: 20", "num_samples: many", "params.yaml: evaluation.photos16.num_samples: "),
+        ("milestones: [1]", "milestones: [9]", "params.yaml: runs.dip.training.milestones: 9 is not before"),
+        ("patch_size: 8,", "patch_size: 7,", "params.yaml: models.dit.patch_size: 7 does not divide"),
+        ("epoch: 1}", "epoch: 5}", "params.yaml: runs.dip_ep1.checkpoint.epoch: 5 is not kept"),
+        ("Scaling Up DiT: [dit]", "Scaling Up DiT: [dti]", "params.yaml: tables.table2.demo: there is no run 'dti'"),
+        ("study: demo\ncode", "study: [demo\ncode", "params.yaml: not valid YAML"),
+    ],
+)
+def test_mistakes_have_one_message(project: Project, old: str, new: str, message: str) -> None:
+    """Snakemake and `dip` must refuse the same file in the same words, with the key's path, before anything runs."""
+    project.edit(old, new)
+    by_dip, by_snakemake = project.command("dip", "train", "dit"), project.snakemake("--dry-run")
+    assert by_dip.returncode == 1
+    assert by_snakemake.returncode == 1
+    said = by_dip.stdout.removeprefix("dip train: ").strip()
+    assert said.startswith(message)
+    assert "Traceback" not in said
+    assert said in by_snakemake.stdout
