@@ -18,6 +18,7 @@ setup: .venv/installed
 	touch $@
 
 demo: setup
+	dip unlock
 	snakemake --profile workflow/profiles/demo
 	snakemake --profile workflow/profiles/demo --report results/demo/report.html
 

@@ -16,7 +16,16 @@ from typing import TypeVar
 
 from dip import params as reader
 from dip.paths import RunFolder, Store, feature_network, reference
-from dip.schema import Evaluation, EvaluationSpec, MilestoneSpec, Params, PhotoExtractor, Run, SamplingSpec, TrainingSpec
+from dip.schema import (
+    Evaluation,
+    EvaluationSpec,
+    MilestoneSpec,
+    Params,
+    PhotoExtractor,
+    Run,
+    SamplingSpec,
+    TrainingSpec,
+)
 
 _Spec = TypeVar("_Spec", bound=TrainingSpec)
 
@@ -62,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in (("table", "write a table as CSV, Markdown and LaTeX"), ("figure", "draw a figure")):
         command = add(name, _table if name == "table" else _figure, help, "name")
         command.add_argument("--study", help="paper, small or demo; params.yaml's `study` if not given")
+    add("unlock", _unlock, "remove the lock that a killed Snakemake left in this folder")
     for command in commands.choices.values():
         command.add_argument("--spec", help=argparse.SUPPRESS)
     return parser
@@ -181,6 +191,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     spec, folder = _spec(options, EvaluationSpec)
     evaluate_run(spec, folder)
+
+
+def _unlock(options: argparse.Namespace) -> None:
+    from dip.unlock import unlock
+
+    unlock()
 
 
 def _study(options: argparse.Namespace, section: str) -> tuple[Params, str]:

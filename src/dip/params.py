@@ -321,7 +321,12 @@ class _Reader:
                 return schema.model_validate(content)  # its parts have been checked
             return _adapter(schema).validate_json(json.dumps(content), strict=True)
         except ValidationError as error:
-            for detail in error.errors():
+            details = error.errors()
+            for detail in details:
+                place = detail["loc"]
+                # A list is "too short" for pydantic when its entries are wrong.
+                if detail["type"] == "too_short" and any(place == d["loc"][: len(place)] != d["loc"] for d in details):
+                    continue
                 missing = detail["type"] == "missing"
                 self.mistakes.append((_origin(tree, detail["loc"], missing=missing), _message(detail)))
         except TypeError as error:

@@ -51,7 +51,7 @@ def launch(
         slurm: submitit's parameters of the job, `slurm_partition` and the like.
 
     Raises:
-        ValueError: The dataset is not prepared, or another call trains this run.
+        ValueError: The dataset is not prepared.
         JobFailedError: The SLURM job ended without a result.
     """
     work = _work(run, spec)
@@ -111,13 +111,18 @@ def _work(run: str, spec: TrainingSpec) -> Path:
 
 @contextlib.contextmanager
 def _lock(work: Path) -> Iterator[None]:
-    """Hold the work folder for this process; the lock goes with the process, however it ends."""
+    """Hold the work folder for this process; the lock goes with the process, however it ends.
+
+    A second process waits: the first may be the training of a workflow that was killed and started again, and what
+    it makes is what the second would make.
+    """
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"another process trains in {work}; wait for it or stop it first") from None
+        except BlockingIOError:
+            _log.warning("another process trains in %s; waiting for it to end", work)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
