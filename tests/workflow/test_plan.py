@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from conftest import REPOSITORY, Project
+from project import REPOSITORY, Project
 
 PROFILES = ["slurm", "workflow/profiles/demo", "workflow/profiles/local"]
 
@@ -75,8 +73,8 @@ def test_targets_of_three_studies_in_one_call(shipped: Project) -> None:
     [
         ("results/runs/demo_dip/metrics.json", "run 'demo_dip' belongs to study 'demo'"),
         ("results/small/runs/demo_dip/model.safetensors", "its results are in results/demo/runs/demo_dip"),
-        ("results/demo/runs/demo_dpi/metrics.json", "runs.demo_dpi: there is no such run; did you mean 'demo_dip'?"),
-        ("results/demo/runs/demo_dpi/model.safetensors", "runs.demo_dpi: there is no such run"),
+        ("results/demo/runs/demo_hibryd/metrics.json", "there is no such run; did you mean 'demo_hybrid'?"),
+        ("results/demo/runs/demo_hibryd/model.safetensors", "runs.demo_hibryd: there is no such run"),
         ("results/dmeo/table2.csv", "no study 'dmeo'; did you mean 'demo'?"),
         ("results/dmeo/runs/demo_dip/metrics.json", "no study 'dmeo'"),
         ("results/demo/table4.csv", "no table or figure 'table4' of study 'demo'"),
@@ -98,7 +96,7 @@ def test_an_unknown_study_is_explained(shipped: Project) -> None:
     assert "params.yaml: study: there is no study 'nowhere'" in result.stdout
 
 
-def test_missing_imagenet_says_which_setting_to_fill_in(project: Project, tmp_path: Path) -> None:
+def test_missing_imagenet_says_which_setting_to_fill_in(project: Project) -> None:
     """Planning works without the images; running names the key."""
     (project.folder / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text())
     result = project.snakemake("data/imagenet256/manifest.json", profile="slurm")
