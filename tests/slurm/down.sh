@@ -8,7 +8,7 @@ running() {
 }
 
 if running slurmctld; then
-  timeout 10 scancel --partition=gpu,high || true
+  timeout 10 scancel --quiet --partition=gpu || true
 fi
 for name in slurmd slurmctld; do
   if running "$name"; then

@@ -193,7 +193,9 @@ def test_numbers_without_a_dot_are_numbers(load: Load, content: Content) -> None
 def test_merge_keys_may_be_overridden_before_they_are_filled_in(load: Load, content: Content) -> None:
     """Wrong: a `<<` of a mapping that has a `<<` itself would count as a key that stands twice."""
     text = yaml.safe_dump(content, sort_keys=False)
-    first = "studies:\n  demo: &demo {<<: &base {title: T, description: D}, title: Demo}\n  paper: {<<: *demo, title: P}\n"
+    first = (
+        "studies:\n  demo: &demo {<<: &base {title: T, description: D}, title: Demo}\n  paper: {<<: *demo, title: P}\n"
+    )
     text = first + text.replace(yaml.safe_dump({"studies": content["studies"]}, sort_keys=False), "")
     text = text.replace("figures:\n", "figures:\n", 1)
     read = load(text)

@@ -25,6 +25,7 @@ from dip.training.loop import milestone_path, publish, train
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 5.0
 _LAST_LINES = 30
+_OVER = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 
 
 class JobFailedError(RuntimeError):
@@ -129,18 +130,20 @@ def _lock(work: Path) -> Iterator[None]:
 def _train_on_slurm(run: str, spec: TrainingSpec, work: Path, save_seconds: float, slurm: dict[str, Any]) -> None:
     import submitit
 
-    record, logs = work / "job.json", work / "slurm"
+    record, logs, name = work / "job.json", work / "slurm", f"dip-{work.name}"
     job_id = json.loads(record.read_text())["job_id"] if record.exists() else None
     if job_id is None or _state(job_id) is None:
+        job_id = _queued(name)
+    if job_id is None:
         executor = submitit.AutoExecutor(folder=logs, cluster="slurm")
-        executor.update_parameters(name=f"dip-{run}", **slurm)
+        executor.update_parameters(name=name, **slurm)
         with submitit.helpers.clean_env():
             job = executor.submit(TrainingJob(spec.canonical(), str(work), save_seconds))
         job_id = job.job_id
-        write_json(record, {"job_id": job_id})
         _log.info("submitted SLURM job %s for %s; its log is in %s", job_id, run, logs)
     else:
         _log.info("following SLURM job %s of %s", job_id, run)
+    write_json(record, {"job_id": job_id})
     while _state(job_id) is not None:
         time.sleep(_POLL_SECONDS)
     # The file system of the node may show the result here a little later.
@@ -151,29 +154,31 @@ def _train_on_slurm(run: str, spec: TrainingSpec, work: Path, save_seconds: floa
     raise JobFailedError(f"SLURM job {job_id} of {run} ended without a result.\n{_end_of_log(logs, job_id)}")
 
 
+def _queued(name: str) -> str | None:
+    """A job that was submitted from here and that nobody noted, because its launcher died at that moment."""
+    answer = _squeue("--me", f"--name={name}", "--format=%i %Z")
+    jobs = (line.split(maxsplit=1) for line in (answer or "").splitlines())
+    return next((job_id for job_id, folder in jobs if Path(folder) == Path.cwd()), None)
+
+
 def _state(job_id: str) -> str | None:
-    """State of a job that is queued or running, None if it is gone; an unreachable scheduler is waited for."""
+    """State of a job that is queued or running, None if it is gone."""
+    state = _squeue("--states=all", "--format=%T", f"--jobs={job_id}")
+    return None if not state or state in _OVER else state
+
+
+def _squeue(*options: str) -> str | None:
+    """What squeue says, None if it knows no such job; an unreachable scheduler is waited for, not taken for "gone"."""
     while True:
-        command = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job_id}"]
         try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            result = subprocess.run(["squeue", "--noheader", *options], capture_output=True, text=True, timeout=60)
         except FileNotFoundError:
             raise ValueError("squeue is not installed here; use --profile local, or run on a login node") from None
         except subprocess.TimeoutExpired:
+            _log.warning("squeue does not answer within a minute; asking again")
             continue
         if result.returncode == 0:
-            state = result.stdout.strip()
-            over = (
-                "BOOT_FAIL",
-                "CANCELLED",
-                "COMPLETED",
-                "DEADLINE",
-                "FAILED",
-                "NODE_FAIL",
-                "OUT_OF_MEMORY",
-                "TIMEOUT",
-            )
-            return None if not state or state in over else state
+            return result.stdout.strip()
         if "Invalid job id" in result.stderr:
             return None
         _log.warning("squeue does not answer (%s); asking again", result.stderr.strip())

@@ -1,0 +1,92 @@
+"""A folder in which the workflow runs, with parameters that take a minute instead of twenty."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the repository's workflow with its own params.yaml, data and results."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, params: Path) -> Project:
+        """A project without data and results."""
+        folder.mkdir(parents=True)
+        for name in ("Snakefile", "workflow", "slurm"):
+            (folder / name).symlink_to(REPOSITORY / name)
+        shutil.copyfile(params, folder / "params.yaml")
+        return cls(folder)
+
+    def copy(self, folder: Path) -> Project:
+        """The same with all that was made in it; times of files and Snakemake's records included."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project, with stderr in its stdout."""
+        return subprocess.run(
+            arguments,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+
+    def snakemake(self, *arguments: str, profile: str = "workflow/profiles/demo") -> subprocess.CompletedProcess[str]:
+        return self.command("snakemake", "--profile", profile, *arguments)
+
+    def make(self, *targets: str, profile: str = "workflow/profiles/demo") -> None:
+        """Have Snakemake make targets; it must succeed."""
+        result = self.snakemake(*targets, profile=profile)
+        assert result.returncode == 0, result.stdout[-5000:]
+
+    def plan(self, *targets: str, profile: str = "workflow/profiles/demo") -> set[str]:
+        """The jobs that Snakemake would run, each as "rule name", without the rule `all`."""
+        result = self.snakemake("--dry-run", *targets, profile=profile)
+        assert result.returncode == 0, result.stdout[-5000:]
+        jobs = planned_jobs(result.stdout)
+        assert bool(jobs) != ("Nothing to be done" in result.stdout), result.stdout[-5000:]
+        return jobs
+
+    @property
+    def params(self) -> str:
+        return (self.folder / "params.yaml").read_text()
+
+    def edit(self, old: str, new: str) -> None:
+        """Replace a piece of params.yaml that stands in it once."""
+        assert self.params.count(old) == 1, f"{old!r} stands {self.params.count(old)} times in params.yaml"
+        (self.folder / "params.yaml").write_text(self.params.replace(old, new))
+
+    def content(self, path: str) -> bytes:
+        return (self.folder / path).read_bytes()
+
+
+def planned_jobs(output: str) -> set[str]:
+    """Every job in the output of a dry run as "rule name"; the name is that of the run, table or dataset."""
+    jobs = set()
+    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", output)[1:]:
+        rule = re.match(r"(?:local)?rule (\w+):", block)
+        wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
+        if rule and wildcards:
+            values = [part.split("=", 1)[1] for part in wildcards[1].split(", ")]
+            jobs.add(f"{rule[1]} {values[-1]}")
+    return jobs

@@ -1,0 +1,48 @@
+"""Distributions of t, against scipy."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy import special, stats
+
+from dip.diffusion.timesteps import timesteps
+from dip.random import Stream, uniform
+from dip.schema import LogitNormal, TimeShift, Uniform
+
+U = torch.from_numpy(uniform(0, Stream.TIME, np.arange(20_000)))
+
+
+def logit_normal_cdf(mean: float, std: float):
+    return lambda t: stats.norm.cdf((special.logit(t) - mean) / std)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "cdf"),
+    [
+        (LogitNormal(name="logit_normal"), logit_normal_cdf(0, 1)),
+        (LogitNormal(name="logit_normal", mean=-0.8, std=0.5), logit_normal_cdf(-0.8, 0.5)),
+        (Uniform(name="uniform"), stats.uniform.cdf),
+        (TimeShift(name="time_shift", shift=3.0), lambda t: 3 * t / (1 + 2 * t)),
+    ],
+)
+def test_distribution_is_the_one_of_its_name(distribution, cdf) -> None:
+    """Wrong: training would see other noise levels than params.yaml says."""
+    t = timesteps(distribution, U).numpy()
+    assert 0 < t.min() and t.max() < 1
+    assert stats.kstest(t, cdf).pvalue > 0.01
+
+
+def test_time_shift_goes_towards_noise() -> None:
+    """Wrong: high resolutions would be trained near the data instead of near the noise (t = 0)."""
+    assert timesteps(TimeShift(name="time_shift", shift=4.0), U).mean() < 0.4
+    torch.testing.assert_close(timesteps(TimeShift(name="time_shift", shift=1.0), U), U)
+
+
+def test_unknown_distribution_is_named() -> None:
+    """Wrong: a distribution added to the schema alone would pass as another."""
+    with pytest.raises(ValueError, match="no distribution 'beta'; there are logit_normal, uniform, time_shift"):
+        timesteps(SimpleNamespace(name="beta"), U)  # type: ignore[arg-type]

@@ -1,0 +1,138 @@
+"""The command line: stages by name, and one line for a mistake."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dip import cli, params
+from dip.paths import RunFolder, Store
+from dip.schema import MilestoneSpec, TrainingSpec
+
+
+def message(*arguments: str) -> str:
+    """What a call that fails says."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert isinstance(stop.value.code, str), "the exit code of a text is 1"
+    return stop.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "dpi"], "dip train: params.yaml: runs.dpi: there is no such run; did you mean 'dip'?"),
+        (["sample", "xyz"], "dip sample: params.yaml: runs.xyz: there is no such run; there are dip, dit"),
+        (["evaluate", "dipp"], "dip evaluate: params.yaml: runs.dipp: there is no such run"),
+        (
+            ["prepare", "photo"],
+            "dip prepare: params.yaml: datasets.photo: there is no such dataset; did you mean 'photos'",
+        ),
+        (["reference", "photo"], "dip reference: params.yaml: evaluation.photo: there is no such evaluator"),
+        (["features", "adm"], "dip features: params.yaml: evaluation.adm: there is no such evaluator"),
+        (["table", "table9"], "dip table: params.yaml: tables.table9.demo: there is no such entry"),
+        (
+            ["figure", "figure10", "--study", "small"],
+            "dip figure: params.yaml: figures.figure10.small: there is no such",
+        ),
+        (["milestone", "dip"], "dip milestone: results/demo/runs/dip: the run takes no milestone"),
+        (["sample", "dip"], "dip sample: results/demo/runs/dip/model.safetensors: not a readable safetensors file"),
+        (["train", "dip", "--slurm", "{"], "dip train: "),
+    ],
+)
+def test_mistakes_end_in_one_line(workplace: Path, arguments: list[str], expected: str) -> None:
+    """Wrong: a traceback, or an error that does not say which name is wrong."""
+    text = message(*arguments)
+    assert text.startswith(expected)
+    assert "\n" not in text
+    assert not Path("results").exists()
+
+
+def test_call_outside_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a traceback about a missing file."""
+    monkeypatch.chdir(tmp_path)
+    assert "params.yaml: cannot be read (No such file or directory); run from the repository's folder" in message(
+        "train", "dip"
+    )
+
+
+def test_our_own_errors_keep_their_traceback(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a mistake of the program would look like one of the user and could not be found."""
+    for error in (RuntimeError("shape mismatch"), AssertionError("ours")):
+
+        def broken(*arguments: object, error: Exception = error, **settings: object) -> None:
+            raise error
+
+        monkeypatch.setattr("dip.training.launch.launch", broken)
+        with pytest.raises(type(error)):
+            cli.main(["train", "dip"])
+
+
+def test_interruption_says_how_to_go_on(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a user would think that all is lost."""
+
+    def interrupted(*arguments: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dip.training.launch.launch", interrupted)
+    assert message("train", "dip") == "dip train: interrupted; run the same command again to go on"
+
+
+def test_planned_parameters_hold(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wrong: params.yaml, edited while a workflow runs, would change jobs that were planned before."""
+    seen: list[TrainingSpec] = []
+    monkeypatch.setattr("dip.training.launch.launch", lambda run, spec, folder, **settings: seen.append(spec))
+    planned = params.load().runs["dip"].part(TrainingSpec)
+    cli.main(["train", "dip", "--spec", planned.canonical()])
+    assert "has changed" not in caplog.text
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("depth: 2", "depth: 1"))
+    with caplog.at_level(logging.WARNING):
+        cli.main(["train", "dip", "--spec", planned.canonical()])
+    assert "params.yaml has changed since this job was planned" in caplog.text
+    cli.main(["train", "dip"])
+    assert [spec.model.depth for spec in seen] == [2, 2, 1]
+
+
+def test_stages_follow_each_other(workplace: Path) -> None:
+    """Wrong: a stage would not find what the one before wrote: prepare, train, milestone, sample, latency."""
+    for file in Store.of("photos").folder.iterdir():
+        file.unlink()
+    cli.main(["prepare", "photos"])
+    cli.main(["train", "dip"])
+    cli.main(["milestone", "dip_ep2"])
+    for name in ("dip", "dip_ep2", "dip_2steps"):
+        cli.main(["sample", name, "--batch-size", "4"])
+    cli.main(["latency", "dip_2steps"])
+    folders = {name: RunFolder.of("demo", name) for name in ("dip", "dip_ep2", "dip_2steps")}
+    samples = [np.load(folder.samples)["arr_0"] for folder in folders.values()]
+    assert all(images.shape == (10, 8, 8, 3) for images in samples)
+    assert (samples[0] != samples[1]).any() and (samples[0] != samples[2]).any()
+    assert not folders["dip_2steps"].model.exists(), "it samples with the weights of the run it names"
+    assert json.loads(folders["dip_2steps"].latency.read_text())["num_steps"] == 2
+
+
+def test_weights_of_a_run(workplace: Path) -> None:
+    """Wrong: the last epoch, named by its number, would be looked for among the milestones."""
+    runs = params.load().runs
+    assert cli.weights_of(runs["dip"]).folder.name == "dip"
+    assert cli.weights_of(runs["dip_2steps"]).folder.name == "dip"
+    assert cli.weights_of(runs["dip_ep2"]).folder.name == "dip_ep2"
+    checkpoint = runs["dip_ep2"].checkpoint
+    assert checkpoint is not None
+    last = runs["dip_ep2"].model_copy(update={"checkpoint": checkpoint.model_copy(update={"epoch": 4})})
+    assert cli.weights_of(last).folder.name == "dip"
+
+
+def test_milestone_depends_on_no_sampler(workplace: Path) -> None:
+    """Wrong: another number of sampling steps would copy weights again."""
+    planned = params.load().runs["dip_ep2"].part(MilestoneSpec).canonical()
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("num_steps: 4", "num_steps: 5"))
+    assert params.load().runs["dip_ep2"].part(MilestoneSpec).canonical() == planned

@@ -1,0 +1,38 @@
+"""What a result was made with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dip.environment import describe_environment, device_name, pick_device
+
+
+def test_versions_and_python_are_recorded() -> None:
+    """Wrong: nobody could tell what a result was made with."""
+    found = describe_environment()
+    packages = found["packages"]
+    assert isinstance(packages, dict)
+    assert packages["torch"] == torch.__version__.split("+")[0] or packages["torch"] == torch.__version__
+    assert packages["numpy"] == np.__version__
+    assert "dip" in packages
+    assert str(found["python"]).startswith("3.")
+
+
+def test_no_revision_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a copy without git could not train."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert describe_environment()["git_revision"] is None
+    monkeypatch.setenv("PATH", "")
+    assert describe_environment()["git_revision"] is None
+
+
+def test_device_has_a_name() -> None:
+    """Wrong: a latency would stand in a table without what it was measured on."""
+    name = device_name(pick_device())
+    assert len(name) > 5
+    assert device_name(torch.device("cpu")).startswith("CPU, ")

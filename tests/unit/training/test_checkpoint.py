@@ -1,0 +1,138 @@
+"""Published weights and the state that a training goes on from."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from dip.training.checkpoint import StateFolder, load_weights, save_weights
+
+
+def test_weights_come_back_with_their_parameters(tmp_path: Path) -> None:
+    """Wrong: samples would come from other weights, or nobody could tell how they were trained."""
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model.state_dict(), '{"a": 1}')
+    load_weights(path, other)
+    assert torch.equal(model.weight, other.weight) and torch.equal(model.bias, other.bias)
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["training"] == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Linear(4, 2), r"another architecture: 'weight' has shape \(2, 3\), the model needs \(2, 4\)"),
+        (nn.Linear(3, 2, bias=False), r"another architecture: the model has no 'bias'"),
+        (nn.Bilinear(3, 3, 2), r"another architecture: 'weight' has shape \(2, 3\), the model needs \(2, 3, 3\)"),
+        (nn.Sequential(nn.Linear(3, 2)), r"another architecture: it has no '0.weight' of shape \(2, 3\)"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused(tmp_path: Path, model: nn.Module, message: str) -> None:
+    """Wrong: some layers would silently stay random, or torch's own long message would appear."""
+    path = tmp_path / "model.safetensors"
+    save_weights(path, nn.Linear(3, 2).state_dict(), "{}")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"model\.safetensors: of {message}"):
+        load_weights(path, model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text, not tensors", "cut"])
+def test_unreadable_weights_are_named(tmp_path: Path, content: bytes | str | None) -> None:
+    """Wrong: a traceback, or a pickle from outside would be opened."""
+    path = tmp_path / "model.safetensors"
+    if content == "cut":
+        save_weights(path, nn.Linear(3, 2).state_dict(), "{}")
+        path.write_bytes(path.read_bytes()[:-3])
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors: not a readable safetensors file .*; train the run again"
+    ):
+        load_weights(path, nn.Linear(3, 2))
+
+
+def state(step: int) -> dict[str, object]:
+    return {"model": {"w": torch.full((1000,), float(step))}, "step": step, "log": [{"loss": 0.5}]}
+
+
+def test_newest_of_two_states_is_loaded(tmp_path: Path) -> None:
+    """Wrong: a training would go back further than it must, or fill the disk."""
+    folder = StateFolder(tmp_path)
+    assert folder.load() is None
+    for step in (2, 10, 100):
+        folder.save(step, state(step))
+    step, content = folder.load() or (0, {})
+    assert step == 100 and content["log"] == [{"loss": 0.5}]
+    assert torch.equal(content["model"]["w"], torch.full((1000,), 100.0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"state-{step:08d}.{kind}" for step in (10, 100) for kind in ("json", "pt")
+    ]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "json"])
+def test_damaged_state_is_passed_over_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    """Wrong: a bit that fell over would go into the result, or all progress would be lost."""
+    folder = StateFolder(tmp_path)
+    folder.save(1, state(1))
+    folder.save(2, state(2))
+    newest = tmp_path / "state-00000002.pt"
+    content = bytearray(newest.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    elif damage == "cut":
+        newest.write_bytes(content[:-100])
+    elif damage == "gone":
+        newest.unlink()
+    else:
+        newest.with_suffix(".json").write_text("{")
+    with caplog.at_level(logging.WARNING):
+        found = folder.load()
+    assert found is not None and found[0] == 1
+    assert "state-00000002.pt is damaged" in caplog.text and "going back to the one before" in caplog.text
+
+
+def test_state_without_its_checksum_was_not_finished(tmp_path: Path) -> None:
+    """Wrong: a call that was killed between the two files would leave a state that nothing vouches for."""
+    folder = StateFolder(tmp_path)
+    folder.save(1, state(1))
+    folder.save(2, state(2))
+    (tmp_path / "state-00000002.json").unlink()
+    found = folder.load()
+    assert found is not None and found[0] == 1
+
+
+def test_litter_of_a_killed_call_is_removed(tmp_path: Path) -> None:
+    """Wrong: every kill in the middle of a save would cost the size of a checkpoint for ever."""
+    (tmp_path / ".state-00000001.pt.abc.tmp").write_bytes(b"half")
+    assert StateFolder(tmp_path).load() is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_leaves_earlier_files_and_says_so(tmp_path: Path) -> None:
+    """Wrong: the last good checkpoint would be lost, or torch's internal error would appear instead of the reason."""
+    folder, weights = StateFolder(tmp_path), tmp_path / "model.safetensors"
+    folder.save(1, state(1))
+    save_weights(weights, nn.Linear(3, 2).state_dict(), "{}")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    large = {"w": torch.zeros(100_000)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large.*state-00000002"):
+            folder.save(2, large)
+        with pytest.raises(OSError, match=r"File too large.*model\.safetensors"):
+            save_weights(weights, large, "{}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

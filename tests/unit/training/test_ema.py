@@ -1,0 +1,38 @@
+"""The exponential moving average of weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dip.training.ema import EMA
+
+
+def test_average_against_the_closed_form() -> None:
+    """Wrong: decay and 1 - decay would be exchanged, or the average would start at 0."""
+    model = nn.Linear(2, 3)
+    history = [model.weight.detach().clone().double()]
+    ema = EMA(model, 0.9)
+    for _ in range(5):
+        with torch.no_grad():
+            model.weight.normal_()
+        history.append(model.weight.detach().clone().double())
+        ema.update(model)
+    expected = 0.9**5 * history[0] + sum(0.1 * 0.9 ** (5 - k) * history[k] for k in range(1, 6))
+    torch.testing.assert_close(ema.shadow["weight"].double(), expected, rtol=1e-5, atol=1e-6)
+    assert not ema.shadow["weight"].requires_grad
+
+
+def test_average_is_a_copy() -> None:
+    """Wrong: the average would be the weights themselves, or loading would tie it to the loaded state."""
+    model = nn.Linear(2, 2)
+    ema = EMA(model, 0.0)
+    with torch.no_grad():
+        model.weight.add_(1)
+    assert not torch.equal(ema.shadow["weight"], model.weight)
+    ema.update(model)
+    torch.testing.assert_close(ema.shadow["weight"], model.weight.detach())
+    saved = {name: torch.full_like(value, 7.0) for name, value in ema.shadow.items()}
+    ema.load(saved)
+    ema.update(model)
+    assert (saved["weight"] == 7).all()

@@ -1,0 +1,279 @@
+"""Training: exact resume, and what it refuses to go on with."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dip.paths import RunFolder
+from dip.schema import TrainingSpec
+from dip.training import checkpoint, loop
+from dip.training.loop import NonFiniteLossError, publish, train
+
+MEASURED = ("images_per_second", "gpu_hours")
+
+
+def log(work: Path) -> list[dict[str, Any]]:
+    """The training log without what depends on the clock."""
+    lines = (work / "training.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in MEASURED} for line in lines]
+
+
+def assert_same(work: Path, expected: Path) -> None:
+    """Weights and milestones to the byte, and the log."""
+    for name in ("model.safetensors", "milestone-0002.safetensors"):
+        assert (work / name).read_bytes() == (expected / name).read_bytes(), name
+    assert log(work) == log(expected)
+    assert not list(work.glob("*state-*")), "the state of a finished training is removed"
+
+
+@pytest.fixture
+def uninterrupted(workplace: Path, spec: TrainingSpec) -> Path:
+    """Work folder of a training that nothing interrupted."""
+    work = workplace / "uninterrupted"
+    train(spec, work)
+    return work
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
+    """Ctrl-C right after a number of checkpoints."""
+    original, count = checkpoint.StateFolder.save, 0
+
+    def save(self: checkpoint.StateFolder, step: int, state: dict[str, Any]) -> None:
+        nonlocal count
+        original(self, step, state)
+        count += 1
+        if count == saves:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.StateFolder, "save", save)
+
+
+def changed(spec: TrainingSpec, **changes: Any) -> TrainingSpec:
+    return spec.model_copy(update={"training": spec.training.model_copy(update=changes)})
+
+
+def test_training_learns_and_writes_what_it_did(uninterrupted: Path, spec: TrainingSpec) -> None:
+    """Wrong: the optimiser would not move the weights, or the run folder would lack part of the contract."""
+    records = log(uninterrupted)
+    assert [record["step"] for record in records] == list(range(2, 17, 2))
+    assert records[-1]["epoch"] == 4 and records[-1]["learning_rate"] == 1e-2
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert records[0]["loss"] == records[0]["velocity_loss"] and "alignment_loss" not in records[0]
+    hours = [json.loads(line)["gpu_hours"] for line in (uninterrupted / "training.jsonl").read_text().splitlines()]
+    assert hours == sorted(hours) and hours[0] > 0
+    content = json.loads((uninterrupted / "params.json").read_text())
+    weights = load_file(uninterrupted / "model.safetensors")
+    assert content["run"] == json.loads(spec.canonical())
+    assert content["finished_step"] == 16 and content["device"] and content["packages"]["torch"]
+    assert content["num_parameters"] == sum(value.numel() for value in weights.values())
+
+
+@pytest.mark.parametrize("saves", [1, 4, 7])
+def test_interrupted_training_ends_as_if_it_had_not_been(
+    uninterrupted: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch, saves: int
+) -> None:
+    """Wrong: a result would depend on preemptions. The fourth checkpoint is also that of the milestone."""
+    work = Path("interrupted")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, saves)
+        with pytest.raises(KeyboardInterrupt):
+            train(spec, work, save_seconds=0)
+    assert not (work / "model.safetensors").exists()
+    train(spec, work, save_seconds=0)
+    assert_same(work, uninterrupted)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from dip.schema import TrainingSpec
+from dip.training.loop import train
+
+original, saves = torch.save, 0
+
+def save(state, file):
+    global saves
+    saves += 1
+    if saves == 3:
+        file.write(b"half a checkpoint")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(state, file)
+
+torch.save = save
+torch.set_num_threads(int(sys.argv[3]))
+train(TrainingSpec.parse(sys.argv[1]), Path(sys.argv[2]), save_seconds=0)
+"""
+
+
+def test_training_killed_while_it_saves_goes_on(uninterrupted: Path, spec: TrainingSpec) -> None:
+    """Wrong: kill -9 would leave a checkpoint that cannot be read, or change the result."""
+    work = Path("killed")
+    arguments = [sys.executable, "-c", KILLED, spec.canonical(), str(work), str(torch.get_num_threads())]
+    assert subprocess.run(arguments, capture_output=True, env=os.environ.copy()).returncode == -signal.SIGKILL
+    assert sorted(path.name for path in work.glob("state-*.pt")) == ["state-00000002.pt", "state-00000004.pt"]
+    assert list(work.glob(".state-*.tmp")), "the save was cut off in the middle"
+    train(spec, work)
+    assert_same(work, uninterrupted)
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(
+    uninterrupted: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wrong: a damaged file would end the training, or go into its result."""
+    work = Path("damaged")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(spec, work, save_seconds=0)
+    newest = work / "state-00000006.pt"
+    newest.write_bytes(newest.read_bytes()[:-50])
+    with caplog.at_level(logging.INFO):
+        train(spec, work)
+    assert "state-00000006.pt is damaged" in caplog.text
+    assert "resuming at step 4 of 16" in caplog.text
+    assert_same(work, uninterrupted)
+
+
+def test_milestone_is_what_a_shorter_training_gives(uninterrupted: Path, spec: TrainingSpec) -> None:
+    """Wrong: the row at 160 epochs would not be the weights of epoch 160 (the schedule is constant)."""
+    train(changed(spec, epochs=2, milestones=()), Path("shorter"))
+    shorter = load_file("shorter/model.safetensors")
+    milestone = load_file(uninterrupted / "milestone-0002.safetensors")
+    assert shorter.keys() == milestone.keys()
+    assert all(torch.equal(value, milestone[name]) for name, value in shorter.items())
+
+
+@pytest.fixture
+def broken_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Any], Any]], None]:
+    """Change the loss of one step."""
+
+    def install(step: int, change: Callable[[Any], Any]) -> None:
+        original, calls = loop.velocity_loss, 0
+
+        def velocity_loss(v: Any, target: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            loss = original(v, target)
+            return change(loss) if calls == step else loss
+
+        monkeypatch.setattr(loop, "velocity_loss", velocity_loss)
+
+    return install
+
+
+def test_loss_that_is_not_finite_stops_the_run(
+    workplace: Path, spec: TrainingSpec, broken_loss: Callable[..., None]
+) -> None:
+    """Wrong: hours would be spent on NaN, or a NaN would be masked and published."""
+    work = Path("work")
+    broken_loss(7, lambda loss: loss * float("nan"))
+    with pytest.raises(
+        NonFiniteLossError, match=r"not finite at step 7; the last good checkpoint is of step 6 in work"
+    ):
+        train(spec, work, save_seconds=0)
+    assert sorted(path.name for path in work.glob("*.pt")) == ["state-00000004.pt", "state-00000006.pt"]
+    assert not (work / "model.safetensors").exists()
+
+
+def test_loss_that_is_not_finite_before_any_checkpoint(
+    workplace: Path, spec: TrainingSpec, broken_loss: Callable[..., None]
+) -> None:
+    """Wrong: the message would name a checkpoint that there is not, or not say what to change."""
+    broken_loss(1, lambda loss: loss / 0)
+    with pytest.raises(NonFiniteLossError, match=r"at step 1; no checkpoint yet\. Lower training\.learning_rate"):
+        train(spec, Path("work"), save_seconds=0)
+
+
+@pytest.mark.parametrize("step", [6, 16])
+def test_gradient_that_is_not_finite_is_not_kept(
+    workplace: Path, spec: TrainingSpec, broken_loss: Callable[..., None], step: int
+) -> None:
+    """Wrong: a finite loss with a NaN gradient would spoil the "last good" checkpoint or the published weights."""
+
+    def spoil(loss: torch.Tensor) -> torch.Tensor:
+        loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss
+
+    work = Path("work")
+    broken_loss(step, spoil)
+    with pytest.raises(NonFiniteLossError, match=rf"weights are not finite after step {step}; .* of step {step - 2}"):
+        train(spec, work, save_seconds=0)
+    assert not (work / f"state-{step:08d}.pt").exists()
+    assert not (work / "model.safetensors").exists()
+
+
+def test_full_disk_stops_the_training_and_it_can_go_on(
+    uninterrupted: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: a full disk would destroy the checkpoint that the training could go on from."""
+    work, original, saves = Path("full"), torch.save, 0
+
+    def save(state: Any, file: Any) -> None:
+        nonlocal saves
+        saves += 1
+        if saves == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(state, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save)
+        with pytest.raises(OSError, match=r"No space left on device: 'full/state-00000006\.pt'"):
+            train(spec, work, save_seconds=0)
+    assert sorted(path.name for path in work.iterdir() if path.suffix != ".json") == [
+        "state-00000002.pt",
+        "state-00000004.pt",
+    ]
+    train(spec, work)
+    assert_same(work, uninterrupted)
+
+
+def test_data_must_be_those_of_the_spec(workplace: Path, spec: TrainingSpec) -> None:
+    """Wrong: a training on an older preparation would pass as one on the current settings."""
+    dataset = spec.dataset.model_copy(update={"crops_per_class": 9})
+    with pytest.raises(ValueError, match="data/photos has 16 images, params.yaml says 18; prepare it again"):
+        train(spec.model_copy(update={"dataset": dataset}), Path("work"))
+
+
+def test_seed_changes_the_training(uninterrupted: Path, spec: TrainingSpec) -> None:
+    """Wrong: repetitions with other seeds would be the same numbers."""
+    train(changed(spec, seed=1), Path("other"))
+    assert log(Path("other"))[0]["loss"] != log(uninterrupted)[0]["loss"]
+
+
+def test_learning_rate_warms_up_falls_and_is_scaled_for_the_head(workplace: Path, spec: TrainingSpec) -> None:
+    """Wrong: the head would learn at the backbone's rate, or the schedule would not end at zero."""
+    training = changed(spec, warmup_steps=4, schedule="cosine", head_learning_rate_scale=4.0).training
+    state = loop._new_state(changed(spec, head_learning_rate_scale=4.0), torch.device("cpu"))
+    head = set(map(id, state.model.head.parameters()))  # type: ignore[union-attr, operator]
+    assert [{id(p) in head for p in group["params"]} for group in state.optimizer.param_groups] == [{False}, {True}]
+    rates = [loop._set_learning_rate(state.optimizer, training, step, 16) for step in range(16)]
+    assert rates[:4] == pytest.approx([0.0025, 0.005, 0.0075, 0.01])
+    assert rates[4] == pytest.approx(0.01) and rates[10] == pytest.approx(0.005) and 0 < rates[15] < 2e-4
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert [group["lr"] for group in state.optimizer.param_groups] == pytest.approx([rates[15], 4 * rates[15]])
+
+
+def test_publish_brings_the_weights_last(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a reader that waits for the weights would find the other files missing."""
+    order: list[str] = []
+    original = loop.atomic_write
+    monkeypatch.setattr(loop, "atomic_write", lambda path, mode: (order.append(path.name), original(path, mode))[1])
+    target = RunFolder(tmp_path / "run")
+    publish(uninterrupted, target)
+    assert order == ["params.json", "training.jsonl", "model.safetensors"]
+    assert target.model.read_bytes() == (uninterrupted / "model.safetensors").read_bytes()

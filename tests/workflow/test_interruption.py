@@ -1,0 +1,88 @@
+"""Failures, kills and a second call: nothing half-written, earlier results intact, and it goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from project import Project
+
+SLOW = "training: {base: tiny, epochs: 800, log_every: 5}"  # long enough to be interrupted
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("broken", ["data/photos16/images.npy", "data/references/photos16.npz"])
+def test_a_failed_rule_leaves_no_stale_table_called_up_to_date(finished: Project, broken: str) -> None:
+    """After a failure the table is still of the old parameters; Snakemake must go on planning it."""
+    finished.edit("label: DiP\n    model: {base: dip}", "label: DiP\n    model: {base: dip, head: {width: 8}}")
+    path = finished.folder / broken
+    times = path.stat()
+    good = path.read_bytes()
+    path.write_bytes(b"not what it was")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    table = finished.content("results/demo/table2.csv")
+
+    result = finished.snakemake("results/demo/table2.csv")
+    assert result.returncode == 1
+    assert str(Path(broken).parent) in result.stdout.split("Error in rule")[0]
+    assert finished.content("results/demo/table2.csv") == table
+
+    path.write_bytes(good)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    planned = finished.plan("results/demo/table2.csv")
+    assert {"evaluate dip", "table table2"} <= planned
+    assert ("train dip" in planned) == ("images" in broken)
+
+
+def start(project: Project, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start Snakemake in a process group of its own."""
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            ["snakemake", "--profile", "workflow/profiles/demo", *arguments],
+            cwd=project.folder,
+            env=project.environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def test_killed_in_the_middle_of_a_training(finished: Project, tmp_path: Path) -> None:
+    """After kill -9 of everything: a second call waits its turn, results stay, `dip unlock` and the same call go on."""
+    finished.edit("model: {base: dit}\n    training: {base: tiny}", f"model: {{base: dit}}\n    {SLOW}")
+    target, model = "results/demo/runs/dit/samples.npz", "results/demo/runs/dit/model.safetensors"
+    table = finished.content("results/demo/table2.csv")
+    process = start(finished, tmp_path / "log", target, "--set-resources", "train:save_seconds=0")
+    try:
+        wait_for(lambda: list(finished.folder.glob("work/dit-*/state-*.json")))
+        second = finished.snakemake(target)
+        assert second.returncode == 1
+        assert "cannot be locked" in second.stdout
+        assert "at work" in finished.command("dip", "unlock").stdout
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert finished.content("results/demo/table2.csv") == table
+    assert not (finished.folder / model).exists()
+
+    locked = finished.snakemake(target)
+    assert locked.returncode == 1
+    assert "--unlock" in locked.stdout
+    assert finished.command("dip", "unlock").returncode == 0
+    assert {"train dit", "sample dit", "evaluate dit"} <= finished.plan("results/demo/table2.csv")
+    again = finished.snakemake(target)
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert "resuming at step" in again.stdout
+    assert finished.plan(target) == set()
