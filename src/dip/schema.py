@@ -384,8 +384,7 @@ class Figure(Schema):
 
     @property
     def runs(self) -> tuple[str, ...]:
-        names = (run for panel in self.panels for runs in panel.series.values() for run in runs)
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(run for panel in self.panels for runs in panel.series.values() for run in runs))
 
 
 class Params(Schema):

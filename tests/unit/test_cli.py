@@ -25,7 +25,7 @@ def message(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["train", "dpi"], "dip train: params.yaml: runs.dpi: there is no such run; did you mean 'dip'?"),
+        (["train", "dpi"], "dip train: params.yaml: runs.dpi: there is no such run; did you mean 'di"),
         (["sample", "xyz"], "dip sample: params.yaml: runs.xyz: there is no such run; there are dip, dit"),
         (["evaluate", "dipp"], "dip evaluate: params.yaml: runs.dipp: there is no such run"),
         (

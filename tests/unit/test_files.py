@@ -51,10 +51,10 @@ def test_full_disk_keeps_the_old_content_and_names_the_file(tmp_path: Path) -> N
     """Wrong: half a file under the final name, or an error that does not say where there was no room."""
     path = tmp_path / "file"
     path.write_text("old")
-    with full_disk(1000), pytest.raises(OSError, match="File too large.*/file"), atomic_write(path, "wb") as file:
+    with full_disk(1000), pytest.raises(OSError, match=r"File too large.*/file"), atomic_write(path, "wb") as file:
         file.write(bytes(10_000))
     assert path.read_text() == "old"
-    with pytest.raises(OSError, match="No space left.*/file"), atomic_write(path) as file:
+    with pytest.raises(OSError, match=r"No space left.*/file"), atomic_write(path) as file:
         raise OSError(errno.ENOSPC, "No space left on device")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from dip.files import atomic_write, sha256, write_json
 
 _log = logging.getLogger(__name__)
-_FORMAT = "1"
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], spec: str) -> None:
@@ -27,8 +26,9 @@ def save_weights(path: Path, weights: dict[str, Tensor], spec: str) -> None:
         spec: `TrainingSpec.canonical()`.
     """
     content = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    # One key of metadata: safetensors writes several in no fixed order, and the file would not be reproducible.
     with atomic_write(path, "wb") as file:
-        file.write(save(content, metadata={"format": _FORMAT, "training": spec}))
+        file.write(save(content, metadata={"training": spec}))
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -32,7 +32,7 @@ def logit_normal_cdf(mean: float, std: float):
 def test_distribution_is_the_one_of_its_name(distribution, cdf) -> None:
     """Wrong: training would see other noise levels than params.yaml says."""
     t = timesteps(distribution, U).numpy()
-    assert 0 < t.min() and t.max() < 1
+    assert t.min() > 0 and t.max() < 1
     assert stats.kstest(t, cdf).pvalue > 0.01
 
 

@@ -129,7 +129,7 @@ def test_full_disk_leaves_earlier_files_and_says_so(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(OSError, match="File too large.*state-00000002"):
+        with pytest.raises(OSError, match=r"File too large.*state-00000002"):
             folder.save(2, large)
         with pytest.raises(OSError, match=r"File too large.*model\.safetensors"):
             save_weights(weights, large, "{}")

@@ -245,7 +245,7 @@ def test_full_disk_stops_the_training_and_it_can_go_on(
 def test_data_must_be_those_of_the_spec(workplace: Path, spec: TrainingSpec) -> None:
     """Wrong: a training on an older preparation would pass as one on the current settings."""
     dataset = spec.dataset.model_copy(update={"crops_per_class": 9})
-    with pytest.raises(ValueError, match="data/photos has 16 images, params.yaml says 18; prepare it again"):
+    with pytest.raises(ValueError, match=r"data/photos has 16 images, params\.yaml says 18; prepare it again"):
         train(spec.model_copy(update={"dataset": dataset}), Path("work"))
 
 
