@@ -23,6 +23,7 @@ def prepare(name: str, dataset: Dataset, store: Store) -> None:
     Raises:
         ValueError: The source is missing or unreadable; what to change is named.
     """
+    store.manifest.unlink(missing_ok=True)
     if isinstance(dataset, Photographs):
         images, labels = training_crops(dataset)
         class_names = list(dataset.photographs)
