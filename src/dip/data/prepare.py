@@ -23,10 +23,10 @@ def prepare(name: str, dataset: Dataset, store: Store) -> None:
     Raises:
         ValueError: The source is missing or unreadable; what to change is named.
     """
-    store.manifest.unlink(missing_ok=True)
     if isinstance(dataset, Photographs):
         images, labels = training_crops(dataset)
         class_names = list(dataset.photographs)
+        store.manifest.unlink(missing_ok=True)  # an earlier one would speak of other images
         with atomic_write(store.images, "wb") as file:
             np.save(file, images)
     else:
@@ -37,6 +37,7 @@ def prepare(name: str, dataset: Dataset, store: Store) -> None:
         array = open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         write_crops(files, dataset.image_size, array)
         array.flush()
+        store.manifest.unlink(missing_ok=True)
         partial.replace(store.images)
     with atomic_write(store.labels, "wb") as file:
         np.save(file, labels)
