@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stop the SLURM that tests/slurm/up.sh started, and its jobs. Usage: tests/slurm/down.sh [FOLDER]
 set -euo pipefail
-folder=${1:-/tmp/dip-slurm}
+folder=${1:-${TMPDIR:-/tmp}/dip-slurm}
 
 running() {
   [[ -s $folder/$1.pid ]] && kill -0 "$(<"$folder/$1.pid")" 2>/dev/null

@@ -3,7 +3,7 @@
 # Usage, as root: tests/slurm/up.sh [FOLDER], and later tests/slurm/down.sh [FOLDER]. It writes /etc/slurm.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-folder=${1:-/tmp/dip-slurm}
+folder=${1:-${TMPDIR:-/tmp}/dip-slurm}
 packages=(slurmctld slurmd slurm-client munge)
 
 if command -v sinfo >/dev/null && timeout 10 sinfo --noheader >/dev/null 2>&1; then
