@@ -164,26 +164,18 @@ def _milestone(options: argparse.Namespace) -> None:
     publish_milestone(spec, folder)
 
 
-def weights_of(run: Run) -> RunFolder:
-    """The folder whose weights a run samples with: its own, or that of the training it names."""
-    if run.checkpoint is not None and run.checkpoint.epoch in (None, run.training.epochs):
-        return RunFolder.of(run.study, run.checkpoint.run)
-    return RunFolder.of(run.study, run.name)
-
-
 def _sample(options: argparse.Namespace) -> None:
     from dip.sampling.generate import sample_run
 
     spec, folder = _spec(options, SamplingSpec)
-    weights = weights_of(_run(reader.load(), options.run)).model
-    sample_run(spec, weights, folder, batch_size=options.batch_size)
+    sample_run(spec, folder.weights(spec), folder, batch_size=options.batch_size)
 
 
 def _latency(options: argparse.Namespace) -> None:
     from dip.sampling.latency import measure_latency
 
     spec, folder = _spec(options, SamplingSpec)
-    measure_latency(spec, weights_of(_run(reader.load(), options.run)).model, folder.latency)
+    measure_latency(spec, folder.weights(spec), folder.latency)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,12 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             error.filename = str(path)  # so that the message says which file had no room
         raise
     _fsync_folder(path.parent)
+
+
+def atomic_copy(source: str | Path, target: str | Path) -> None:
+    """Copy a file of any size to `target`, atomically; errors as in `atomic_write`."""
+    with Path(source).open("rb") as file, atomic_write(target, "wb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 24)
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dip.schema import SamplingSpec
 
 RESULTS = Path("results")
 DATA = Path("data")
@@ -37,6 +41,13 @@ class RunFolder:
     def model(self) -> Path:
         """EMA weights, with the resolved parameters as metadata."""
         return self.folder / "model.safetensors"
+
+    def weights(self, spec: SamplingSpec) -> Path:
+        """The weights that the run samples with: its own, or those of the training it names."""
+        checkpoint = spec.checkpoint
+        if checkpoint is not None and checkpoint.epoch in (None, spec.training.epochs):
+            return RunFolder(self.folder.parent / checkpoint.run).model
+        return self.model
 
     @property
     def params(self) -> Path:

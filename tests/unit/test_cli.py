@@ -11,7 +11,7 @@ import pytest
 
 from dip import cli, params
 from dip.paths import RunFolder, Store
-from dip.schema import MilestoneSpec, TrainingSpec
+from dip.schema import MilestoneSpec, Run, TrainingSpec
 
 
 def message(*arguments: str) -> str:
@@ -121,13 +121,17 @@ def test_stages_follow_each_other(workplace: Path) -> None:
 def test_weights_of_a_run(workplace: Path) -> None:
     """Wrong: the last epoch, named by its number, would be looked for among the milestones."""
     runs = params.load().runs
-    assert cli.weights_of(runs["dip"]).folder.name == "dip"
-    assert cli.weights_of(runs["dip_2steps"]).folder.name == "dip"
-    assert cli.weights_of(runs["dip_ep2"]).folder.name == "dip_ep2"
+
+    def folder_of_weights(run: Run) -> str:
+        return RunFolder.of(run.study, run.name).weights(run).parent.name
+
+    assert folder_of_weights(runs["dip"]) == "dip"
+    assert folder_of_weights(runs["dip_2steps"]) == "dip"
+    assert folder_of_weights(runs["dip_ep2"]) == "dip_ep2"
     checkpoint = runs["dip_ep2"].checkpoint
     assert checkpoint is not None
     last = runs["dip_ep2"].model_copy(update={"checkpoint": checkpoint.model_copy(update={"epoch": 4})})
-    assert cli.weights_of(last).folder.name == "dip"
+    assert folder_of_weights(last) == "dip"
 
 
 def test_milestone_depends_on_no_sampler(workplace: Path) -> None:

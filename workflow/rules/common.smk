@@ -63,9 +63,7 @@ def spec_of(part):
 def weights_of(wildcards):
     """The weights that a run samples with: its own, or those of the training it names."""
     run = run_of(wildcards)
-    if run.checkpoint is not None and run.checkpoint.epoch in (None, run.training.epochs):
-        return RunFolder.of(run.study, run.checkpoint.run).model
-    return RunFolder.of(run.study, run.name).model
+    return RunFolder.of(run.study, run.name).weights(run)
 
 
 def trained_by(run):

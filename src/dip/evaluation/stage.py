@@ -10,7 +10,7 @@ from dip.data.photographs import held_out_crops
 from dip.environment import pick_device
 from dip.evaluation.features import Extractor, open_extractor
 from dip.evaluation.protocol import evaluate, write_reference
-from dip.files import atomic_write, sha256, write_json
+from dip.files import atomic_copy, sha256, write_json
 from dip.paths import RunFolder, feature_network, reference
 from dip.schema import Dataset, Evaluation, EvaluationSpec, FileReference, PhotoExtractor, Photographs
 
@@ -29,9 +29,7 @@ def make_reference(name: str, evaluation: Evaluation, datasets: Mapping[str, Dat
     """
     if isinstance(evaluation.reference, FileReference):
         source = _reference_file(name, evaluation.reference)
-        with source.open("rb") as file, atomic_write(target, "wb") as copy:
-            while block := file.read(1 << 24):
-                copy.write(block)
+        atomic_copy(source, target)
         return
     dataset = datasets[evaluation.reference.dataset]
     assert isinstance(dataset, Photographs)  # dip.checks

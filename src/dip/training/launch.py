@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dip.files import atomic_write, write_json
+from dip.files import atomic_copy, write_json
 from dip.paths import RunFolder, Store, work_folder
 from dip.schema import MilestoneSpec, TrainingSpec
 from dip.training.loop import milestone_path, publish, train
@@ -80,9 +80,7 @@ def publish_milestone(spec: MilestoneSpec, target: RunFolder) -> None:
             f"{source}: the weights of epoch {spec.checkpoint.epoch} are gone; train '{spec.checkpoint.run}' again "
             "(remove its model.safetensors and its folder in work/)"
         )
-    with source.open("rb") as file, atomic_write(target.model, "wb") as copy:
-        while block := file.read(1 << 24):
-            copy.write(block)
+    atomic_copy(source, target.model)
 
 
 class TrainingJob:

@@ -21,7 +21,7 @@ from torch.optim import AdamW
 from dip.data.dataset import ImageStore, TrainingOrder, load_batch
 from dip.diffusion.objective import draw, velocity_loss
 from dip.environment import describe_environment, device_name, pick_device
-from dip.files import atomic_write, write_json
+from dip.files import atomic_copy, atomic_write, write_json
 from dip.model import build_model
 from dip.paths import RunFolder, Store
 from dip.progress import Progress
@@ -143,9 +143,7 @@ def milestone_path(work: Path, epoch: int) -> Path:
 def publish(work: Path, target: RunFolder) -> None:
     """Copy a finished training to its run folder; `model.safetensors`, the file others wait for, comes last."""
     for destination in (target.params, target.training_log, target.model):
-        with (work / destination.name).open("rb") as source, atomic_write(destination, "wb") as file:
-            while block := source.read(1 << 24):
-                file.write(block)
+        atomic_copy(work / destination.name, destination)
 
 
 def _new_state(spec: TrainingSpec, device: torch.device) -> TrainingState:

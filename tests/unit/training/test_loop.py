@@ -271,8 +271,8 @@ def test_learning_rate_warms_up_falls_and_is_scaled_for_the_head(workplace: Path
 def test_publish_brings_the_weights_last(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: a reader that waits for the weights would find the other files missing."""
     order: list[str] = []
-    original = loop.atomic_write
-    monkeypatch.setattr(loop, "atomic_write", lambda path, mode: (order.append(path.name), original(path, mode))[1])
+    original = loop.atomic_copy
+    monkeypatch.setattr(loop, "atomic_copy", lambda source, to: (order.append(to.name), original(source, to))[1])
     target = RunFolder(tmp_path / "run")
     publish(uninterrupted, target)
     assert order == ["params.json", "training.jsonl", "model.safetensors"]
