@@ -14,7 +14,13 @@ report: "workflow/report/workflow.rst"
 
 
 rule all:
-    """Every table and figure of one study: params.yaml's `study`, or `--config study=paper`."""
+    """The tables, figures and sample grids of one study: params.yaml's `study`, or `--config study=paper`."""
     default_target: True
     input:
         everything_of(PARAMS.study),
+
+
+rule figures:
+    """All figures of the study, also of experiments that train something of their own (Figures 3 and 12)."""
+    input:
+        [f"results/{study_prefix(PARAMS.study)}{name}.pdf" for name in figures_of(PARAMS.study)],

@@ -68,8 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--batch-size", type=int, default=128, help="images at a time")
     add("latency", _latency, "measure the seconds for one image", "run")
     add("evaluate", _evaluate, "FID, sFID, Inception Score, precision and recall of a run's samples", "run")
-    for name, help in (("table", "write a table as CSV, Markdown and LaTeX"), ("figure", "draw a figure")):
-        command = add(name, _table if name == "table" else _figure, help, "name")
+    for name, stage, help in (
+        ("table", _table, "write a table as CSV, Markdown and LaTeX"),
+        ("experiment", _experiment, "compute what the figure of an experiment shows"),
+        ("figure", _figure, "draw a figure"),
+    ):
+        command = add(name, stage, help, "name")
         command.add_argument("--study", help="paper, small or demo; params.yaml's `study` if not given")
     add("unlock", _unlock, "remove the lock that a killed Snakemake left in this folder")
     for command in commands.choices.values():
@@ -204,6 +208,12 @@ def _table(options: argparse.Namespace) -> None:
     from dip.reporting.collect import write_table
 
     write_table(*_study(options, "tables"), options.name)
+
+
+def _experiment(options: argparse.Namespace) -> None:
+    from dip.reporting.collect import run_experiment
+
+    run_experiment(*_study(options, "figures"), options.name)
 
 
 def _figure(options: argparse.Namespace) -> None:

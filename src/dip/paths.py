@@ -26,6 +26,11 @@ def study_folder(study: str) -> Path:
     return RESULTS / study_prefix(study)
 
 
+def experiment_data(study: str, figure: str) -> Path:
+    """What the figure of an experiment is drawn from."""
+    return study_folder(study) / f"{figure}.npz"
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run."""

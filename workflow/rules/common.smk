@@ -9,8 +9,11 @@ from types import SimpleNamespace
 from snakemake.exceptions import WorkflowError
 
 from dip.params import ParamsError, load, nearest
-from dip.paths import RunFolder, Store, feature_network, reference, study_prefix
-from dip.schema import EvaluationSpec, MilestoneSpec, PhotoExtractor, SamplingSpec, TrainingSpec
+from dip.paths import RunFolder, Store, experiment_data, feature_network, reference, study_prefix
+from dip.schema import Comparison, EvaluationSpec, MilestoneSpec, PhotoExtractor, SamplingSpec, TrainingSpec, Theory
+
+# The rules call `dip`, also where the environment of this Snakemake was not activated.
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
 
 try:
     PARAMS = load("params.yaml", overrides=config)
@@ -39,7 +42,7 @@ def run_of(wildcards):
 
 def check_target(target):
     """Name what params.yaml lacks for a target; Snakemake itself only says that no rule makes it."""
-    parts = re.fullmatch(r"results/(?:([^/]+)/)??(?:runs/([^/]+)/.+|([^/.]+)\.(?:csv|md|tex|pdf|png))", target)
+    parts = re.fullmatch(r"results/(?:([^/]+)/)??(?:runs/([^/]+)/.+|([^/.]+)\.(?:csv|md|tex|pdf|png|npz))", target)
     if parts is None:
         return
     study, run, name = parts[1] or "paper", parts[2], parts[3]
@@ -95,13 +98,18 @@ def shown(section):
     return content
 
 
+def figures_of(study, *kinds):
+    """Figures of a study, by name."""
+    entries = {name: by_study[study] for name, by_study in PARAMS.figures.items() if study in by_study}
+    return {name: figure for name, figure in entries.items() if isinstance(figure, kinds or object)}
+
+
 def everything_of(study):
-    """Tables, figures and grids of a study."""
+    """Tables, figures and grids of a study, but for the experiments that train something of their own."""
     folder = f"results/{study_prefix(study)}"
-    tables = [name for name, by_study in PARAMS.tables.items() if study in by_study]
-    figures = [name for name, by_study in PARAMS.figures.items() if study in by_study]
-    entries = [PARAMS.tables[name][study] for name in tables] + [PARAMS.figures[name][study] for name in figures]
-    runs = dict.fromkeys(run for entry in entries for run in entry.runs)
+    tables = {name: by_study[study] for name, by_study in PARAMS.tables.items() if study in by_study}
+    figures = figures_of(study, Comparison, Theory)
+    runs = dict.fromkeys(run for entry in (*tables.values(), *figures.values()) for run in entry.runs)
     return (
         [f"{folder}{name}.csv" for name in tables]
         + [f"{folder}{name}.pdf" for name in figures]

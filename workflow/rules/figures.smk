@@ -1,9 +1,12 @@
 """Figures of the paper."""
 
 
-def points_of(wildcards):
-    """Files of the runs that a figure shows; a measured latency only where a panel draws it."""
+def shown_by(wildcards):
+    """What a figure is drawn from: the runs of a comparison, or an experiment's own data."""
     figure = entry_of("figures", wildcards)
+    if not isinstance(figure, Comparison):
+        yield experiment_data(study_of(wildcards), wildcards.name)
+        return
     timed = {
         run for panel in figure.panels if panel.y == "latency_seconds" for runs in panel.series.values() for run in runs
     }
@@ -14,9 +17,21 @@ def points_of(wildcards):
             yield folder.latency
 
 
+rule experiment:
+    output:
+        "results/{study}{name}.npz",
+    wildcard_constraints:
+        name="|".join(PARAMS.figures) or "(?!)",
+    params:
+        spec=shown("figures"),
+        study=study_of,
+    shell:
+        "dip experiment {wildcards.name} --study {params.study}"
+
+
 rule figure:
     input:
-        points_of,
+        shown_by,
     output:
         pdf="results/{study}{name}.pdf",
         png=report(

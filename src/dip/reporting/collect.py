@@ -1,19 +1,26 @@
-"""`dip table` and `dip figure`: from params.yaml and the files of its runs to a table or a figure."""
+"""`dip table`, `dip experiment` and `dip figure`: from params.yaml to a table or a figure."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
 
 from dip.diffusion.sampler import nfe_label
+from dip.experiments import EXPERIMENTS
+from dip.files import atomic_write
 from dip.model import build_model
-from dip.paths import RunFolder, study_folder
+from dip.paths import RunFolder, experiment_data, study_folder
 from dip.reporting.cost import forward_gflops
 from dip.reporting.figures import Panel, figure10
 from dip.reporting.measured import MeasuredRow
+from dip.reporting.style import house_style, save_figure
 from dip.reporting.tables import build_table
 from dip.reporting.tables import write_table as write
-from dip.schema import Params, Run
+from dip.schema import Comparison, Params, Run
 
 _BELOW_RANK = "hidden size < 3 P²: tokens too small to carry a patch's noise"
 
@@ -42,6 +49,20 @@ def write_table(params: Params, study: str, name: str) -> None:
     write(content, study_folder(study) / name, caption=table.caption)
 
 
+def run_experiment(params: Params, study: str, name: str) -> None:
+    """Compute what a figure of an experiment shows, and keep it beside the figure as npz.
+
+    Raises:
+        ValueError: The figure compares runs: there is nothing to compute but those.
+    """
+    figure = params.figures[name][study]
+    if isinstance(figure, Comparison):
+        raise ValueError(f"figures.{name}.{study} compares runs and is no experiment; draw it with `dip figure {name}`")
+    arrays = EXPERIMENTS[figure.kind].run(figure, params)
+    with atomic_write(experiment_data(study, name), "wb") as file:
+        np.savez(file, **arrays)
+
+
 def draw_figure(params: Params, study: str, name: str) -> None:
     """Draw a figure of params.yaml as PDF and PNG.
 
@@ -49,6 +70,12 @@ def draw_figure(params: Params, study: str, name: str) -> None:
         ValueError: A run's file is missing or unreadable; it is named.
     """
     figure = params.figures[name][study]
+    pdf, png = (study_folder(study) / f"{name}.{kind}" for kind in ("pdf", "png"))
+    if not isinstance(figure, Comparison):
+        arrays = _load(experiment_data(study, name), name)
+        with house_style():
+            save_figure(EXPERIMENTS[figure.kind].draw(figure, arrays), pdf, png)
+        return
     points = {run: _point(params.runs[run]) for run in figure.runs}
     panels = [
         Panel(
@@ -59,8 +86,16 @@ def draw_figure(params: Params, study: str, name: str) -> None:
         )
         for panel in figure.panels
     ]
-    folder = study_folder(study)
-    figure10(panels, folder / f"{name}.pdf", folder / f"{name}.png", caption=params.studies[study].title + ".")
+    figure10(panels, pdf, png, caption=params.studies[study].title + ".")
+
+
+def _load(path: Path, name: str) -> dict[str, np.ndarray]:
+    """Arrays of an experiment."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); make it with `dip experiment {name}`") from None
 
 
 def _point(run: Run) -> dict[str, Any]:

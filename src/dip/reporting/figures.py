@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from dip.files import atomic_write
+from dip.reporting.style import COLUMN_INCHES, MARKERS, house_style, save_figure
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,8 @@ _QUANTITIES = {
     "latency_seconds": _Quantity("Seconds/image ↓", is_time=True),
     "training_hours": _Quantity("Training hours ↓", is_time=True),
 }
-_WIDTH_INCHES = 3.45  # one column of a two-column page
 _ROW_INCHES = 1.4
 _LINE_INCHES = 0.125
-_STYLE = {
-    **mpl.rcParamsDefault,
-    **sns.axes_style("ticks", {"axes.grid": True}),
-    **{"font.size": 6.5, "axes.titlesize": 6.5, "axes.labelsize": 6.5, "legend.fontsize": 6.5},
-    **{"xtick.labelsize": 6, "ytick.labelsize": 6, "xtick.major.size": 2, "ytick.major.size": 2},
-    **{"axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "grid.linewidth": 0.4},
-    **{"axes.labelpad": 2, "axes.titlepad": 4, "xtick.major.pad": 2, "ytick.major.pad": 2},
-    **{"grid.color": "0.9", "pdf.fonttype": 42, "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]},
-}
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-_DATELESS = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 # A run's values by quantity, for example the content of its metrics.json with "patch_size" and "gflops" added.
 # A metric needs "feature_extractor" and "num_samples" beside it, a time may have "device"; "note" says what is
@@ -104,16 +91,14 @@ def figure10(panels: Sequence[Panel], path_pdf: str | Path, path_png: str | Path
         _check(panel)
     labels = list(dict.fromkeys(label for panel in panels for label in panel.series))
     colours = sns.color_palette("colorblind", len(labels))
-    styles = {label: (colours[i], _MARKERS[i % len(_MARKERS)]) for i, label in enumerate(labels)}
+    styles = {label: (colours[i], MARKERS[i % len(MARKERS)]) for i, label in enumerate(labels)}
     notes = _notes(panels)
     footer = textwrap.fill(" ".join([*caption.split(), _origins(panels)]), 78)
-    with mpl.rc_context(_STYLE):
+    with house_style():
         figure, axes = _lay_out(len(panels), styles, notes, footer)
         for panel, ax in zip(panels, axes, strict=True):
             _draw(panel, ax, styles, notes)
-        for path, kind in ((path_pdf, "pdf"), (path_png, "png")):
-            with atomic_write(path, "wb") as file:
-                figure.savefig(file, format=kind, dpi=300, metadata=_DATELESS[kind])
+        save_figure(figure, path_pdf, path_png)
 
 
 def _lay_out(num_panels: int, styles: Styles, notes: dict[str, str], footer: str) -> tuple[Figure, list[Axes]]:
@@ -127,7 +112,7 @@ def _lay_out(num_panels: int, styles: Styles, notes: dict[str, str], footer: str
     below = footer_top + sum(text.count("\n") + 1 for text in texts) * _LINE_INCHES + 0.06
     height = above + num_rows * _ROW_INCHES + below
 
-    figure = Figure(figsize=(_WIDTH_INCHES, height))
+    figure = Figure(figsize=(COLUMN_INCHES, height))
     figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - (above + below) / height))
     axes = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     for ax in axes[num_panels:]:

@@ -1,0 +1,1 @@
+"""One photograph learned by heart (Figure 3)."""

@@ -1,0 +1,1 @@
+"""Denoising operators of Gaussian data (appendix A)."""

@@ -1,0 +1,49 @@
+"""Types that all parts of the schema are made of."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+# A name that is part of a file name.
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Text = Annotated[str, Field(min_length=1)]
+
+
+def _parse_scientific(value: Any) -> Any:
+    """Read "1e-4" as a number: YAML 1.1 readers hand it over as text, YAML 1.2 readers as a number."""
+    if isinstance(value, str) and value[:1].isdigit() and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Real = Annotated[float, BeforeValidator(_parse_scientific), Field(allow_inf_nan=False)]
+Positive = Annotated[Real, Field(gt=0)]
+NonNegative = Annotated[Real, Field(ge=0)]
+Fraction = Annotated[Real, Field(ge=0, le=1)]
+
+
+class Schema(BaseModel):
+    """A part of params.yaml: unknown keys and wrong types are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def canonical(self) -> str:
+        """The content as JSON with sorted keys: equal for equal parameters in any order."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def parse(cls, content: str) -> Self:
+        """The inverse of `canonical`.
+
+        Raises:
+            pydantic.ValidationError: The JSON is not of this class.
+        """
+        return cls.model_validate_json(content)

@@ -1,0 +1,43 @@
+"""`datasets:` of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dip.schema.base import Count, Name, Real, Schema, Seed, Text
+
+
+class Photographs(Schema):
+    """Random crops of photographs that ship with scikit-image and scikit-learn; one class per photograph."""
+
+    kind: Literal["photographs"]
+    image_size: Count
+    photographs: Annotated[tuple[Name, ...], Field(min_length=2)]
+    crops_per_class: Count
+    box_filter: Count = 1  # the photograph is reduced by this factor before cropping
+    held_out: Annotated[Real, Field(gt=0, lt=1)] = 0.25  # share of every photograph that no crop touches
+    seed: Seed = 0
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.photographs)
+
+    @property
+    def num_images(self) -> int:
+        return len(self.photographs) * self.crops_per_class
+
+
+class ImageNet(Schema):
+    """ILSVRC2012 training images in folders by synset, cropped as ADM does."""
+
+    kind: Literal["imagenet"]
+    image_size: Count
+    # Read by the preparation only, so that moving the images re-runs nothing after it.
+    source: Annotated[Text | None, Field(exclude=True)] = None
+    num_classes: Count = 1000
+    num_images: Count = 1_281_167
+
+
+Dataset = Annotated[Photographs | ImageNet, Field(discriminator="kind")]
