@@ -20,13 +20,22 @@ def center_crop(image: Image.Image, image_size: int) -> NDArray[np.uint8]:
     Source: guided-diffusion, `center_crop_arr`.
     """
     while min(image.size) >= 2 * image_size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+        image = _resize(image, image.width // 2, image.height // 2, Image.Resampling.BOX)
     scale = image_size / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    image = _resize(image, round(image.width * scale), round(image.height * scale), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
     top = (pixels.shape[0] - image_size) // 2
     left = (pixels.shape[1] - image_size) // 2
     return pixels[top : top + image_size, left : left + image_size]
+
+
+def _resize(image: Image.Image, width: int, height: int, filter: Image.Resampling) -> Image.Image:
+    """Columns, then rows, each rounded to 8 bits.
+
+    That is what one call of Pillow did when ADM's data were made, and until version 12. Since 13 it turns the order
+    round for some tall images, which changes pixels by 1.
+    """
+    return image.resize((width, image.height), filter).resize((width, height), filter)
 
 
 def box_reduce(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

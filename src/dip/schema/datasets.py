@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dip.schema.base import Count, Name, Real, Schema, Seed, Text
+from dip.schema.base import Count, Fraction, Name, Real, Schema, Seed, Text
 
 
 class Photographs(Schema):
@@ -29,15 +29,29 @@ class Photographs(Schema):
         return len(self.photographs) * self.crops_per_class
 
 
-class ImageNet(Schema):
-    """ILSVRC2012 training images in folders by synset, cropped as ADM does."""
+class ImageFiles(Schema):
+    """What datasets that are decoded from image files share."""
 
-    kind: Literal["imagenet"]
     image_size: Count
+    num_classes: Count
+    num_images: Count
     # Read by the preparation only, so that moving the images re-runs nothing after it.
     source: Annotated[Text | None, Field(exclude=True)] = None
+    max_skipped: Annotated[Fraction, Field(exclude=True)] = 0.001  # share of images that may be unreadable
+
+
+class ImageNet(ImageFiles):
+    """ILSVRC2012 training images, cropped as ADM does: orientation tags are ignored, classes are sorted synsets."""
+
+    kind: Literal["imagenet"]
     num_classes: Count = 1000
     num_images: Count = 1_281_167
 
 
-Dataset = Annotated[Photographs | ImageNet, Field(discriminator="kind")]
+class ImageFolder(ImageFiles):
+    """Any other images, with or without classes, turned upright by their orientation tags."""
+
+    kind: Literal["folder"]
+
+
+Dataset = Annotated[Photographs | ImageNet | ImageFolder, Field(discriminator="kind")]

@@ -1,0 +1,133 @@
+"""Parquet files as Hugging Face stores images: columns `image` {bytes, path} and `label`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dip.data.decode import MAX_FILE_BYTES
+
+_BATCH = 16  # rows read at a time, some MB of JPEGs
+_BUFFER = 1 << 20  # bytes read at a time, so that a file of one row group does not come into memory whole
+
+
+@dataclass(frozen=True)
+class ParquetPart:
+    """Some rows of some files; see `dip.data.source.Part`."""
+
+    spans: tuple[tuple[Path, int, int], ...]  # file, first row, row after the last
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{path.name}/{row}" for path, start, stop in self.spans for row in range(start, stop)]
+
+    def describe(self) -> list[str]:
+        sizes = {path: path.stat().st_size for path, _, _ in self.spans}
+        return [f"{path.name}/{row}\t{sizes[path]}" for path, start, stop in self.spans for row in range(start, stop)]
+
+    def read(self) -> Iterator[bytes]:
+        for path, start, stop in self.spans:
+            with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
+                yield from _rows(file, path, start, stop)
+
+
+@dataclass(frozen=True)
+class ParquetSource:
+    """Images in the order of the files; see `dip.data.source.Source`."""
+
+    files: tuple[Path, ...]
+    num_rows: tuple[int, ...]
+    classes: list[str]
+    labels: NDArray[np.int64]
+    layout: Literal["parquet"] = "parquet"
+
+    @classmethod
+    def open(cls, files: Sequence[Path]) -> ParquetSource:
+        """Read the labels and names of classes.
+
+        Raises:
+            ValueError: A file is damaged or has other columns; a label is missing or out of range; a class is empty.
+        """
+        labels, names = [], None
+        for path in files:
+            try:
+                with pq.ParquetFile(path) as file:
+                    _check_columns(file.schema_arrow, path)
+                    names = names or _class_names(file.schema_arrow)
+                    column = file.read(columns=["label"]).column("label")
+            except pa.ArrowException as error:
+                raise ValueError(f"{path}: not a readable Parquet file ({error}); download it again") from error
+            if column.null_count:
+                raise ValueError(f"{path}: {column.null_count} rows have no label")
+            labels.append(column.to_numpy().astype(np.int64))
+        joined = np.concatenate(labels)
+        if not len(joined):
+            raise ValueError(f"{files[0].parent}: the Parquet files have no rows")
+        classes = names or [str(label) for label in range(int(joined.max()) + 1)]
+        _check_labels(joined, classes, files[0].parent)
+        return cls(tuple(files), tuple(map(len, labels)), classes, joined)
+
+    def part(self, start: int, stop: int) -> ParquetPart:
+        spans, first = [], 0
+        for path, count in zip(self.files, self.num_rows, strict=True):
+            low, high = max(start - first, 0), min(stop - first, count)
+            if low < high:
+                spans.append((path, low, high))
+            first += count
+        return ParquetPart(tuple(spans))
+
+
+def _rows(file: pq.ParquetFile, path: Path, start: int, stop: int) -> Iterator[bytes]:
+    first = 0  # row of the file at which the row group begins
+    for group in range(file.metadata.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        if first < stop and start < first + count:
+            row = first
+            for batch in file.iter_batches(_BATCH, row_groups=[group], columns=["image.bytes"], use_threads=False):
+                contents = batch.column("image").field("bytes")
+                for content in contents.slice(max(start - row, 0), max(stop - max(row, start), 0)):
+                    yield _content(content, path)
+                row += len(batch)
+        first += count
+
+
+def _content(scalar: pa.Scalar, path: Path) -> bytes:
+    buffer = scalar.as_buffer()
+    if buffer is None:
+        raise ValueError(f"{path}: an image has a path and no bytes; download the files with the images in them")
+    return buffer.slice(0, min(buffer.size, MAX_FILE_BYTES + 1)).to_pybytes()
+
+
+def _check_columns(schema: pa.Schema, path: Path) -> None:
+    image = schema.field("image").type if "image" in schema.names else None
+    fits = image is not None and pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
+    if not fits or "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
+        found = ", ".join(f"{field.name}: {field.type}" for field in schema)
+        raise ValueError(f"{path}: expected the columns image {{bytes, path}} and label (a number), got {found}")
+
+
+def _class_names(schema: pa.Schema) -> list[str] | None:
+    """Names of the classes as `datasets` writes them, None where it did not."""
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    names = metadata.get("info", {}).get("features", {}).get("label", {}).get("names")
+    return [str(name) for name in names] if names else None
+
+
+def _check_labels(labels: NDArray[np.int64], classes: list[str], where: Path) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(classes):
+        wrong = low if low < 0 else high
+        raise ValueError(f"{where}: a label is {wrong}, expected 0 to {len(classes) - 1}; a test split has no labels")
+    empty = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
+    if len(empty):
+        raise ValueError(
+            f"{where}: class {empty[0]} ({classes[empty[0]]}) has no images; every class needs at least one"
+        )

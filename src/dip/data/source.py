@@ -1,0 +1,172 @@
+"""Where a dataset's images come from: image folders, ImageNet's tar of tars, or Parquet files; told by what is there.
+
+A source lists its images once, in their final order. A part of it, the images of one shard, is small enough to
+hand to another process, which reads the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dip.data.decode import MAX_FILE_BYTES
+from dip.paths import given_path
+from dip.schema import ImageFiles
+
+# What counts as an image in a folder or a tar; the format itself is told from the content.
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+READ_BYTES = MAX_FILE_BYTES + 1  # as much of a file as is read; one byte more than is accepted
+_EXPECTED = "a folder of class folders (n01440764/*.JPEG, ...), ILSVRC2012_img_train.tar, or a folder of Parquet files"
+
+
+class Part(Protocol):
+    """Some consecutive images of a source."""
+
+    @property
+    def names(self) -> list[str]:
+        """Name of every image in the source."""
+
+    def describe(self) -> list[str]:
+        """A line per image; an image that was replaced by another has another line."""
+
+    def read(self) -> Iterator[bytes]:
+        """The files' contents, in order.
+
+        Raises:
+            OSError: A file is gone or cannot be read.
+            ValueError: The source has changed since it was listed.
+        """
+
+
+class Source(Protocol):
+    """All images of a dataset in their final order: by class, except where the source mixes the classes."""
+
+    @property
+    def layout(self) -> str:
+        """folder, tar or parquet."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Name of every class; its position is the label."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Label of every image, shape (N,)."""
+
+    def part(self, start: int, stop: int) -> Part:
+        """Images start to stop - 1."""
+
+
+Names = NDArray[np.str_]  # of NumPy's variable-width strings: 14 million names are 0.7 GB, not 1.5
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Names and labels of all images, by class.
+
+    Attributes:
+        classes: Name of every class.
+        labels: Shape (N,).
+        names: Shape (N,), variable-width strings.
+    """
+
+    classes: list[str]
+    labels: NDArray[np.int64]
+    names: Names
+
+    @classmethod
+    def of(cls, by_class: Sequence[tuple[str, Names]], where: Path) -> Listing:
+        """Names of images per class.
+
+        Raises:
+            ValueError: There are no images, or none in some class.
+        """
+        if not by_class:
+            raise ValueError(f"{where}: no images; expected {_EXPECTED}")
+        for name, images in by_class:
+            if not len(images):
+                raise ValueError(f"{where / name}: no images; every class needs at least one")
+        counts = [len(images) for _, images in by_class]
+        return cls(
+            classes=[name for name, _ in by_class],
+            labels=np.repeat(np.arange(len(counts)), counts),
+            names=np.concatenate([images for _, images in by_class]),
+        )
+
+
+def as_names(names: Sequence[str], where: Path) -> Names:
+    """Names as an array.
+
+    Raises:
+        ValueError: One of them is not UTF-8.
+    """
+    try:
+        return np.array(names, dtype=np.dtypes.StringDType())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where}: the name {error.object!r} is not UTF-8; rename it") from None
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image; hidden files (`._x.JPEG` of a Mac) are not."""
+    base = name.rpartition("/")[2]
+    return not base.startswith(".") and Path(base).suffix.lower() in SUFFIXES
+
+
+def open_source(name: str, dataset: ImageFiles) -> Source:
+    """List a dataset's images.
+
+    Args:
+        name: Name of the dataset in params.yaml, for messages.
+        dataset: Its settings.
+
+    Raises:
+        ValueError: The source is not set, not there, damaged or of no known layout; or its numbers of classes and
+            images are not those of params.yaml.
+    """
+    key = f"datasets.{name}.source"
+    if dataset.source is None:
+        raise ValueError(f"params.yaml: {key} is not set; give it {_EXPECTED}")
+    path = given_path(dataset.source, key, _EXPECTED)
+    if path.is_file():
+        from dip.data.tar import TarSource
+
+        source: Source = TarSource.open(path)
+    elif not path.is_dir():
+        raise ValueError(f"params.yaml: {key}: there is nothing at '{path}'; give it {_EXPECTED}")
+    elif files := parquet_files(path):
+        from dip.data.parquet import ParquetSource
+
+        source = ParquetSource.open(files)
+    else:
+        from dip.data.folder import FolderSource
+
+        source = FolderSource.open(path)
+    _check_counts(name, dataset, source)
+    return source
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a download: those of the training split, where files are named by split."""
+    found = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
+    return [path for path in found if path.name.startswith("train")] or found
+
+
+def _check_counts(name: str, dataset: ImageFiles, source: Source) -> None:
+    """Refuse other counts than those of params.yaml; images that cannot be read may explain some that are missing."""
+    num_classes, num_images = len(source.classes), len(source.labels)
+    key = f"params.yaml: datasets.{name}"
+    if num_classes != dataset.num_classes:
+        raise ValueError(
+            f"{key}.num_classes is {dataset.num_classes}, and its source has {num_classes} classes and {num_images} "
+            f"images: an incomplete copy? If not, write num_classes: {num_classes} and num_images: {num_images}"
+        )
+    if not num_images * (1 - dataset.max_skipped) <= dataset.num_images <= num_images:
+        raise ValueError(
+            f"{key}.num_images is {dataset.num_images}, and its source has {num_images} images: an incomplete copy? "
+            f"If not, write num_images: {num_images}"
+        )

@@ -1,0 +1,72 @@
+"""Reading Parquet files as Hugging Face stores images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from image_files import encoded, picture, write_parquet
+
+from dip.data.source import open_source
+from dip.schema import ImageNet
+
+Make = Callable[..., ImageNet]
+Files = dict[str, bytes]
+JPEG = encoded(picture())
+
+
+def test_parquet_keeps_its_order(tmp_path: Path, files: Files, settings: Make) -> None:
+    """Wrong: images and labels of a download from Hugging Face would be mixed up."""
+    contents, labels = list(files.values()), [1, 1, 0, 0, 0]
+    names = ["tench, Tinca tinca", "dalmatian, coach dog"]
+    write_parquet(tmp_path / "hf/data/train-00000-of-00002.parquet", contents[:4], labels[:4], names, rows=3)
+    write_parquet(tmp_path / "hf/data/train-00001-of-00002.parquet", contents[4:], labels[4:], names)
+    write_parquet(tmp_path / "hf/data/test-00000-of-00001.parquet", contents[:1], [-1], names)
+    source = open_source("x", settings(tmp_path / "hf"))
+    assert source.layout == "parquet" and source.labels.tolist() == labels and source.classes == names
+    for start in range(5):
+        for stop in range(start + 1, 6):
+            part = source.part(start, stop)
+            assert list(part.read()) == contents[start:stop]
+            assert len(part.names) == len(set(part.names)) == len(part.describe()) == stop - start
+
+
+def test_large_row_groups_are_read_in_pieces(tmp_path: Path, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: rows would be lost where a shard begins within a row group."""
+    monkeypatch.setattr("dip.data.parquet._BATCH", 4)
+    contents = [bytes([number]) for number in range(23)]
+    write_parquet(tmp_path / "a.parquet", contents, [number % 2 for number in range(23)], rows=10)
+    source = open_source("x", settings(tmp_path, num_images=23))
+    assert source.classes == ["0", "1"]
+    for start, stop in ((0, 23), (3, 9), (9, 11), (4, 4 + 1), (12, 23), (20, 22)):
+        assert list(source.part(start, stop).read()) == contents[start:stop]
+
+
+@pytest.mark.parametrize("problem", ["damaged", "columns", "label", "range", "empty", "bytes", "rows"])
+def test_parquet_that_cannot_be_used(tmp_path: Path, settings: Make, problem: str) -> None:
+    """Wrong: another data set, a test split or half a download would end in a traceback."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = write_parquet(tmp_path / "hf/a.parquet", [JPEG, JPEG], [0, 1], ["a", "b"])
+    messages = {
+        "damaged": "not a readable Parquet file",
+        "columns": r"expected the columns image \{bytes, path\} and label \(a number\), got text: string",
+        "label": "1 rows have no label",
+        "range": "a label is -1, expected 0 to 1; a test split has no labels",
+        "empty": r"class 1 \(b\) has no images",
+        "bytes": "an image has a path and no bytes",
+        "rows": "the Parquet files have no rows",
+    }
+    if problem == "damaged":
+        path.write_bytes(path.read_bytes()[:-10])
+    elif problem == "columns":
+        pq.write_table(pa.table({"text": ["a"]}), path)
+    elif problem == "rows":
+        write_parquet(path, [], [])
+    else:
+        labels = {"label": [0, None], "range": [0, -1], "empty": [0, 0], "bytes": [0, 1]}[problem]
+        write_parquet(path, [JPEG, None if problem == "bytes" else JPEG], labels, ["a", "b"])
+    with pytest.raises(ValueError, match=messages[problem]):
+        list(open_source("x", settings(tmp_path / "hf", num_images=2)).part(0, 2).read())

@@ -1,0 +1,57 @@
+"""How a store is cut into shards, and which of them are written again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from image_files import content_of, write_folder
+
+from dip.data import shards
+from dip.data.manifest import read_manifest
+from dip.data.prepare import prepare
+from dip.paths import Store
+
+Files = dict[str, bytes]
+Make = Callable[..., Any]
+
+
+def test_shards_are_about_a_gigabyte() -> None:
+    """Wrong: a store would have a million files or one, or a small one would keep a single core busy."""
+    for size, num_shards in ((256, 235), (512, 939)):
+        per_shard = shards.images_per_shard(1_281_167, size)
+        assert 0.99e9 < per_shard * 3 * size**2 <= 2**30
+        assert -(-1_281_167 // per_shard) == num_shards
+    assert 10 < 2000 / shards.images_per_shard(2000, 256) < 16
+    assert shards.images_per_shard(1, 10_000) > 0 and shards.images_per_shard(1, 100_000) == 1
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_shard_that_is_cut_off_is_written_again(tmp_path: Path, files: Files, settings: Make, store: Store) -> None:
+    """Wrong: half a shard would be taken for a finished one."""
+    source = write_folder(tmp_path / "train", files)
+    prepare("x", settings(source), store)
+    before = content_of(store)
+    shard = store.folder / read_manifest(store).shards[1].file
+    shard.write_bytes(shard.read_bytes()[:-1])
+    prepare("x", settings(source), store)
+    assert content_of(store) == before
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_replaced_file_is_decoded_again(
+    tmp_path: Path, files: Files, settings: Make, store: Store, decoded: list[bytes]
+) -> None:
+    """Wrong: a damaged file that was replaced would stay missing, or everything would be decoded again."""
+    damaged = {**files, "n02110341/n02110341_1.JPEG": b"damaged"}
+    source = write_folder(tmp_path / "train", damaged)
+    with pytest.raises(ValueError, match=r"write num_images: 4, and run again: the rest stays done"):
+        prepare("x", settings(source, max_skipped=0.5), store)
+    write_folder(source, files)
+    decoded.clear()
+    prepare("x", settings(source), store)
+    assert decoded == [files["n02110341/n02110341_1.JPEG"]]
+    prepare("x", settings(source), Store(tmp_path / "fresh"))
+    assert content_of(store) == content_of(Store(tmp_path / "fresh"))

@@ -1,0 +1,94 @@
+"""Reading ImageNet's tar of tars in place, and tars that are not what they should be."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from image_files import encoded, picture, write_tar, write_tar_of_tars
+
+from dip.data import tar
+from dip.data.source import open_source
+from dip.schema import ImageNet
+
+Make = Callable[..., ImageNet]
+Files = dict[str, bytes]
+JPEG = encoded(picture())
+
+
+def inner_tar(tmp_path: Path, *names: str) -> bytes:
+    return write_tar(tmp_path / "inner", [(name, JPEG) for name in names])
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("n01.tar", ["../../evil.JPEG"])], r"the path '\.\./\.\./evil\.JPEG' leads out of the archive"),
+        ([("n01.tar", ["/etc/evil.JPEG"])], r"the path '/etc/evil\.JPEG' leads out of the archive"),
+        ([("../n01.tar", ["a.JPEG"])], r"the path '\.\./n01\.tar' leads out of the archive"),
+        ([("n01.tar", ["a.JPEG", "a.JPEG"])], r"'n01/a\.JPEG' is there twice"),
+        ([("n01.tar", ["a.JPEG"]), ("n01.tar", ["b.JPEG"])], "the class 'n01' is there twice"),
+        ([("n01.tar", ["a.JPEG"]), ("n02.tar", [])], "n02: no images; every class needs at least one"),
+        ([("n01.tar", ["a.JPEG"]), ("b.JPEG", None)], r"'b\.JPEG' is not a tar; expected one tar for each class"),
+        ([], "no images; expected a folder of class folders"),
+    ],
+)
+def test_tars_that_cannot_be_used(
+    tmp_path: Path, settings: Make, members: list[tuple[str, list[str] | None]], message: str
+) -> None:
+    """Wrong: a doctored or repacked archive would write outside, or images would be counted twice."""
+    contents = [(name, JPEG if inner is None else inner_tar(tmp_path, *inner)) for name, inner in members]
+    write_tar(tmp_path / "train.tar", contents)
+    with pytest.raises(ValueError, match=message):
+        open_source("x", settings(tmp_path / "train.tar"))
+    assert not any(tmp_path.parent.glob("*evil*"))
+
+
+def test_links_in_a_tar_are_refused(tmp_path: Path, settings: Make) -> None:
+    """Wrong: a link could stand for any file of the machine."""
+    with tarfile.open(tmp_path / "inner", "w") as file:
+        link = tarfile.TarInfo("a.JPEG")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        file.addfile(link)
+    write_tar(tmp_path / "train.tar", [("n01.tar", (tmp_path / "inner").read_bytes())])
+    with pytest.raises(ValueError, match=r"'a\.JPEG' is a link or a device"):
+        open_source("x", settings(tmp_path / "train.tar"))
+
+
+@pytest.mark.parametrize("keep", [0, 100, 600, 3000, -2000, -10300])
+def test_incomplete_tar_is_refused(tmp_path: Path, files: Files, settings: Make, keep: int) -> None:
+    """Wrong: a download that broke off would be trained on."""
+    path = write_tar_of_tars(tmp_path / "train.tar", {name: bytes(3000) for name in files})
+    content = path.read_bytes().rstrip(b"\0") if keep < 0 else path.read_bytes()
+    path.write_bytes(content[:keep])
+    with pytest.raises(ValueError, match=r"train\.tar: (not a complete|.* is cut off|.*no images)|num_classes"):
+        open_source("x", settings(path))
+
+
+def test_class_tar_that_is_cut_off_is_refused(tmp_path: Path, settings: Make) -> None:
+    """Wrong: images of the next class would be taken for those of this one."""
+    inner = inner_tar(tmp_path, "a.JPEG", "b.JPEG")
+    cut = inner[: inner.index(b"b.JPEG") + 512 + 100]
+    write_tar(tmp_path / "train.tar", [("n01.tar", cut), ("n02.tar", inner_tar(tmp_path, "c.JPEG"))])
+    with pytest.raises(ValueError, match=r"'n01\.tar' is cut off at 'b\.JPEG'"):
+        open_source("x", settings(tmp_path / "train.tar"))
+
+
+def test_compressed_tar_is_refused(tmp_path: Path, settings: Make) -> None:
+    """Wrong: images could not be read where they lie."""
+    with tarfile.open(tmp_path / "train.tar", "w:gz") as file:
+        file.addfile(tarfile.TarInfo("n01.tar"), io.BytesIO())
+    with pytest.raises(ValueError, match="not a complete, uncompressed tar"):
+        open_source("x", settings(tmp_path / "train.tar"))
+
+
+def test_tar_that_shrinks_is_noticed(tmp_path: Path, files: Files, settings: Make) -> None:
+    """Wrong: half an image would be taken for a damaged one."""
+    path = write_tar_of_tars(tmp_path / "train.tar", files)
+    part = tar.TarSource.open(path).part(0, 5)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="it has changed, run the preparation again"):
+        list(part.read())
