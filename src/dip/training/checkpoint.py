@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from dip.files import atomic_write, sha256, write_json
 
 _log = logging.getLogger(__name__)
+FORMAT = 2  # of a checkpoint; 1 had no version, and no part of a log interval
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], spec: str) -> None:
@@ -62,13 +64,22 @@ class StateFolder:
 
     A checkpoint is `state-<step>.pt` beside `state-<step>.json` with its SHA-256; the JSON comes last, so a
     checkpoint without one was not finished. The one before is kept in case the last was damaged.
+
+    Args:
+        folder: Where they stand.
+        training: What names the parameters and data of the training; checkpoints of another are refused.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, training: str = "") -> None:
         self.folder = folder
+        self._training = hashlib.sha256(training.encode()).hexdigest()
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state of a step, then remove all but the last two."""
+        """Write the state of a step, then remove all but the last two.
+
+        Raises:
+            OSError: The folder cannot be written to or the disk is full; the earlier checkpoints stay.
+        """
         path = self._path(step)
         with atomic_write(path, "wb") as file:
             try:
@@ -77,25 +88,58 @@ class StateFolder:
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None  # a full disk, which torch words as an internal error
                 raise
-        write_json(path.with_suffix(".json"), {"step": step, "sha256": sha256(path)})
-        for old in self._steps()[:-2]:
+        content = {"format": FORMAT, "step": step, "sha256": sha256(path), "training": self._training}
+        write_json(path.with_suffix(".json"), content)
+        kept = [other for other in self._steps() if other <= step][-2:]  # a later one was found damaged
+        for old in set(self._steps()) - set(kept):
             self._path(old).with_suffix(".json").unlink(missing_ok=True)
             self._path(old).unlink(missing_ok=True)
 
-    def load(self) -> tuple[int, dict[str, Any]] | None:
-        """The newest intact state and its step, or None; damaged ones are passed over with a warning."""
+    def find(self) -> int | None:
+        """The step of the newest intact checkpoint, or None; damaged ones are passed over with a warning.
+
+        Raises:
+            ValueError: The newest checkpoint is of another version of this code, or of another training.
+        """
         for partial in self.folder.glob(".state-*.tmp"):
             partial.unlink(missing_ok=True)  # left by a call that was killed while it saved
         for step in reversed(self._steps()):
             path = self._path(step)
             try:
-                expected = json.loads(path.with_suffix(".json").read_text())["sha256"]
-                if sha256(path) != expected:
-                    raise ValueError("its checksum is not the recorded one")
-                return step, torch.load(path, map_location="cpu", weights_only=True)
-            except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+                record = json.loads(path.with_suffix(".json").read_text())
+                self._refuse_foreign(path, record)
+                if sha256(path) != record["sha256"]:
+                    raise OSError("its checksum is not the recorded one")
+                return step
+            except (OSError, json.JSONDecodeError, AttributeError, KeyError) as error:
                 _log.warning("%s is damaged (%s); going back to the one before", path, error)
         return None
+
+    def read(self, step: int) -> dict[str, Any]:
+        """The state of a step that `find` found, on the CPU."""
+        return torch.load(self._path(step), map_location="cpu", weights_only=True)
+
+    def newest(self) -> int | None:
+        """The step of the newest finished checkpoint, unchecked."""
+        return max(self._steps(), default=None)
+
+    def clear(self) -> None:
+        """Remove every checkpoint, finished or not, of a training that is done."""
+        for path in (*self.folder.glob("state-*"), *self.folder.glob(".state-*.tmp")):
+            path.unlink(missing_ok=True)
+
+    def _refuse_foreign(self, path: Path, record: dict[str, Any]) -> None:
+        version = record.get("format", 1)
+        if version != FORMAT:
+            raise ValueError(
+                f"{path}: a checkpoint of format {version}, and this version of the code reads {FORMAT}; go on with "
+                f"the version that wrote it, or remove {self.folder} to begin again"
+            )
+        if record["training"] != self._training:
+            raise ValueError(
+                f"{path}: a checkpoint of a training with other parameters or data; train in another folder, or "
+                f"remove {self.folder} to begin again"
+            )
 
     def _path(self, step: int) -> Path:
         return self.folder / f"state-{step:08d}.pt"

@@ -1,138 +1,139 @@
 """The training loop. To resume, run the same command again.
 
-B batch, C channels, H x W image.
+B global batch, C channels, H x W image.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
-import math
-import os
-import time
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW
+from torch import Tensor
 
 from dip.data.dataset import ImageStore, TrainingOrder, load_batch
-from dip.diffusion.objective import draw, velocity_loss
-from dip.environment import describe_environment, device_name, pick_device
-from dip.files import atomic_copy, atomic_write, write_json
-from dip.model import build_model
+from dip.data.local import nearest_store
+from dip.diffusion.objective import draw
+from dip.environment import describe_environment, device_name
+from dip.files import atomic_copy, write_json
 from dip.paths import RunFolder, Store
-from dip.progress import Progress
-from dip.schema import Training, TrainingSpec
+from dip.schema import TrainingSpec
 from dip.training.checkpoint import StateFolder, save_weights
-from dip.training.ema import EMA
-
-_log = logging.getLogger(__name__)
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss is not a number any more; the message says where and what was kept."""
-
-
-@dataclass
-class TrainingState:
-    """All that a training goes on from."""
-
-    model: nn.Module
-    alignment: nn.Module | None
-    optimizer: AdamW
-    ema: EMA
-    step: int = 0
-    device_hours: float = 0.0
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "alignment": self.alignment.trainable_state() if self.alignment is not None else {},  # type: ignore[operator]
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.shadow,
-            "step": self.step,
-            "device_hours": self.device_hours,
-            "log": self.log,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        if self.alignment is not None:
-            self.alignment.load_state_dict(state["alignment"], strict=False)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.ema.load(state["ema"])
-        self.step, self.device_hours, self.log = state["step"], state["device_hours"], state["log"]
+from dip.training.distributed import Agreement, gradients_shared, join, microbatches
+from dip.training.interval import NonFiniteError
+from dip.training.optimization import (
+    Objective,
+    gradient_norm,
+    losses_of,
+    set_learning_rate,
+    settle,
+    total_loss,
+)
+from dip.training.prefetch import Prefetch
+from dip.training.report import Report, write_log
+from dip.training.saving import Saver
+from dip.training.signals import Request, Signals
+from dip.training.state import TrainingState, begin_or_resume
 
 
-def train(spec: TrainingSpec, work: Path, *, save_seconds: float = 600, data: Store | None = None) -> None:
+def train(
+    spec: TrainingSpec,
+    work: Path,
+    *,
+    save_seconds: float = 600,
+    save_steps: int | None = None,
+    micro_batch: int | None = None,
+    gradient_checkpointing: bool = False,
+    sample_every: int | None = None,
+    data: Store | None = None,
+) -> None:
     """Train until the last epoch, or go on from where an earlier call stopped.
+
+    Every process that torchrun or srun started calls this. The result depends on none of the settings but the spec,
+    and on the number of processes and the size of micro-batches only to rounding.
 
     Args:
         spec: Data, model and optimisation.
         work: Folder of the training's state; `model.safetensors`, `params.json`, `training.jsonl` and milestones
-            stand in it when the training is done.
+            stand in it when the training is done. `training.jsonl` grows as it goes.
         save_seconds: Seconds between two checkpoints.
+        save_steps: Also save after every so many steps.
+        micro_batch: Most images at a time on a device; all of a process's share of the batch if not given.
+        gradient_checkpointing: Spend time to save memory.
+        sample_every: Steps between two grids of samples among the tensorboard events; none if not given.
         data: The prepared dataset, that of the spec's name if not given.
 
     Raises:
-        ValueError: The data are missing or are not those of the spec.
-        NonFiniteLossError: The loss is not finite; the last checkpoint stays.
+        ValueError: The data are missing or are not those of the spec; the batch does not divide; the weights to start
+            from cannot be used; the folder holds another training.
+        OSError: The folder cannot be written to, or the disk is full; the last checkpoint stays.
+        NonFiniteError: The loss or the gradient is not finite; the last checkpoint stays.
+        SystemExit: SIGTERM came, and a checkpoint has been written.
     """
-    device = pick_device()
-    store = ImageStore(data or Store.of(spec.dataset_name))
-    if len(store) != spec.dataset.num_images:
-        raise ValueError(
-            f"data/{spec.dataset_name} has {len(store)} images, params.yaml says {spec.dataset.num_images}; "
-            "prepare it again"
-        )
-    training = spec.training
-    state = _new_state(spec, device)
-    checkpoints = StateFolder(work)
-    if found := checkpoints.load():
-        state.load_state_dict(found[1])
-        _log.info("resuming at step %d of %d", state.step, spec.num_steps)
-    order = TrainingOrder(len(store), training.batch_size, training.seed)
-    milestones = {epoch * spec.steps_per_epoch: epoch for epoch in training.milestones}
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16")
-    last_save = interval_start = time.monotonic()
-    interval_losses: list[Tensor] = []
-    with Progress("train", total=spec.num_steps, initial=state.step, unit="step") as progress:
-        while state.step < spec.num_steps:
-            x_1, y = load_batch(store, order, state.step, flip=training.horizontal_flip, device=device)
-            path, y = draw(x_1, y, training, step=state.step, null_class=spec.dataset.num_classes)
-            learning_rate = _set_learning_rate(state.optimizer, training, state.step, spec.num_steps)
-            with autocast:
-                losses = _losses(state, path, y, x_1, training)
-            total = losses[0] + (training.alignment.weight * losses[1] if training.alignment else 0)
-            total.backward()
-            if training.gradient_clip is not None:
-                parameters = (p for group in state.optimizer.param_groups for p in group["params"])
-                nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        group = stack.enter_context(join())
+        training, num_steps = spec.training, spec.num_steps
+        parts = microbatches(training.batch_size, group.place, micro_batch)
+        data = data or Store.of(spec.dataset_name)
+        store = ImageStore(nearest_store(data), spec.dataset)
+        _check_writable(work)
+        state = TrainingState.new(spec, group, gradient_checkpointing=gradient_checkpointing)
+        folder = StateFolder(work, spec.canonical() + data.manifest.read_text())
+        begin_or_resume(state, spec, folder, group)
+        objective = group.parallel(Objective(state.model, state.alignment, training))
+        if group.size > 1:
+            settle(objective, spec.dataset.image_size, group.device)
+        autocast = torch.autocast(group.device.type, torch.bfloat16, enabled=training.precision == "bf16")
+        milestones = {epoch * spec.steps_per_epoch: epoch for epoch in training.milestones}
+        report = stack.enter_context(Report(spec, state, group, work))
+        batches = stack.enter_context(Prefetch(_batches(store, spec, parts, state.step, group.device)))
+        saver = stack.enter_context(Saver(folder, every_seconds=save_seconds, every_steps=save_steps, group=group))
+        agreement = Agreement(group)
+        while state.step < num_steps:
+            learning_rate = set_learning_rate(state.optimizer, training, state.step, num_steps)
+            losses = torch.zeros(2, device=group.device)
+            for number, part in enumerate(parts, start=1):
+                x_1, y = next(batches)
+                null_class = spec.dataset.num_classes
+                path, y = draw(x_1, y, training, step=state.step, null_class=null_class, first=part.start)
+                with gradients_shared(objective, last=number == len(parts)):
+                    with autocast:
+                        part_losses = losses_of(objective, path, y, x_1)
+                    (total_loss(part_losses, training) / len(parts)).backward()
+                losses += part_losses.detach() / len(parts)
+            state.interval.add(losses, gradient_norm(state.optimizer, training.gradient_clip))
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
             state.ema.update(state.model)
             state.step += 1
-            interval_losses.append(losses.detach())
-            logged = state.step % training.log_every == 0 or state.step == spec.num_steps
-            if logged:
-                now = time.monotonic()
-                _log_interval(state, spec, interval_losses, now - interval_start, learning_rate, checkpoints)
-                progress.note(f"loss {state.log[-1]['loss']:.4f}")
-                interval_start, interval_losses = now, []
+            if state.step % training.log_every == 0 or state.step == num_steps:
+                _check_finite(state, saver)
+                report.line(learning_rate, waited=batches.take_waited())
             if state.step in milestones:  # before the checkpoint, after which it would not be made any more
-                _check_weights(state, checkpoints)
-                save_weights(milestone_path(work, milestones[state.step]), state.ema.shadow, spec.canonical())
-            if logged and time.monotonic() - last_save >= save_seconds and state.step < spec.num_steps:
-                _check_weights(state, checkpoints)
-                checkpoints.save(state.step, state.state_dict())
-                last_save = time.monotonic()
-            progress.advance()
-    _check_weights(state, checkpoints)
-    _finish(spec, state, work, device)
+                _check_finite(state, saver)
+                if group.is_main:
+                    kept = milestone_path(work, milestones[state.step])
+                    save_weights(kept, state.ema.shadow, spec.canonical())
+            if sample_every is not None and state.step % sample_every == 0:
+                report.samples(store.class_names)
+            if state.step < num_steps:
+                request = Request(agreement(max(signals.request, saver.request())))
+                if request or saver.due_by_step(state.step):
+                    _check_finite(state, saver)
+                    saver.save(state.step, state.state_dict())
+                if request > Request.SAVE:
+                    saver.wait()
+                    group.wait_for_all()
+                    signals.obey(request, state.step, is_main=group.is_main)
+            report.advance()
+        saver.wait()
+        if group.is_main:
+            _finish(spec, state, work, group.device)
+            folder.clear()
 
 
 def milestone_path(work: Path, epoch: int) -> Path:
@@ -146,124 +147,46 @@ def publish(work: Path, target: RunFolder) -> None:
         atomic_copy(work / destination.name, destination)
 
 
-def _new_state(spec: TrainingSpec, device: torch.device) -> TrainingState:
+def _check_writable(work: Path) -> None:
+    """Fail before the first step where nothing could be saved after it."""
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=work):
+        pass
+
+
+def _batches(
+    store: ImageStore, spec: TrainingSpec, parts: list[range], first_step: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels of every micro-batch of this process, from a step (counted from 0) to the end."""
     training = spec.training
-    torch.manual_seed(training.seed)
-    model = build_model(spec.model, spec.dataset.image_size, spec.dataset.num_classes).to(device)
-    alignment = None
-    if training.alignment is not None:
-        from dip.diffusion.alignment import RepresentationAlignment
+    order = TrainingOrder(len(store), training.batch_size, training.seed)
+    for step in range(first_step, spec.num_steps):
+        for part in parts:
+            yield load_batch(store, order, step, flip=training.horizontal_flip, device=device, part=part)
 
-        grid = spec.dataset.image_size // spec.model.patch_size
-        alignment = RepresentationAlignment(training.alignment, hidden_size=spec.model.hidden_size, grid=grid).to(
-            device
+
+def _check_finite(state: TrainingState, saver: Saver) -> None:
+    """Refuse to go on with, or to keep, what is not a number; every process must call it."""
+    problem = state.interval.problem(state.step)
+    if problem is None and not state.is_finite():
+        problem = f"the weights are not finite after step {state.step}"
+    if problem is not None:
+        raise NonFiniteError(
+            f"{problem}; {saver.last_good()}. Lower training.learning_rate, set training.gradient_clip or use "
+            "precision fp32, then run again"
         )
-    is_head = {id(p) for part in ("head", "intermediate") for p in _parameters(model, part)}
-    backbone = [p for p in model.parameters() if id(p) not in is_head]
-    if alignment is not None:
-        backbone += [p for p in alignment.parameters() if p.requires_grad]
-    head = [p for p in model.parameters() if id(p) in is_head]
-    groups = [
-        {"params": backbone, "scale": 1.0},
-        {"params": head, "scale": training.head_learning_rate_scale},
-    ]
-    optimizer = AdamW(
-        [group for group in groups if group["params"]],
-        lr=training.learning_rate,
-        betas=training.betas,
-        weight_decay=training.weight_decay,
-        fused=True,
-    )
-    model.train()
-    return TrainingState(model, alignment, optimizer, EMA(model, training.ema_decay))
-
-
-def _parameters(model: nn.Module, part: str) -> list[nn.Parameter]:
-    module = getattr(model, part, None)
-    return list(module.parameters()) if isinstance(module, nn.Module) else []
-
-
-def _losses(state: TrainingState, path: Any, y: Tensor, x_1: Tensor, training: Training) -> Tensor:
-    """Velocity loss and alignment loss (0 without alignment), shape (2,)."""
-    if state.alignment is None or training.alignment is None:
-        loss = velocity_loss(state.model(path.x_t, path.t, y), path.v)
-        return torch.stack([loss, loss.new_zeros(())])
-    v, tokens = state.model(path.x_t, path.t, y, tokens_after=training.alignment.block)
-    return torch.stack([velocity_loss(v, path.v), state.alignment(tokens, x_1).float()])
-
-
-def _set_learning_rate(optimizer: AdamW, training: Training, step: int, num_steps: int) -> float:
-    """Linear warm-up, then constant or half a cosine down to zero; the head's group is scaled."""
-    factor = min(1.0, (step + 1) / training.warmup_steps) if training.warmup_steps else 1.0
-    if training.schedule == "cosine" and step >= training.warmup_steps:
-        done = (step - training.warmup_steps) / max(1, num_steps - training.warmup_steps)
-        factor = 0.5 * (1 + math.cos(math.pi * done))
-    for group in optimizer.param_groups:
-        group["lr"] = training.learning_rate * group["scale"] * factor
-    return training.learning_rate * factor
-
-
-def _log_interval(
-    state: TrainingState,
-    spec: TrainingSpec,
-    losses: list[Tensor],
-    seconds: float,
-    learning_rate: float,
-    checkpoints: StateFolder,
-) -> None:
-    """Add one line to the log; the only place that waits for the device."""
-    values = torch.stack(losses).double().cpu()  # (steps, 2)
-    if not torch.isfinite(values).all():
-        first = state.step - len(values) + int((~torch.isfinite(values).all(dim=1)).nonzero()[0]) + 1
-        raise _not_finite(f"the loss is not finite at step {first}", checkpoints)
-    state.device_hours += seconds * _num_devices() / 3600
-    velocity, alignment = values.mean(dim=0).tolist()
-    weight = spec.training.alignment.weight if spec.training.alignment else 0.0
-    record = {
-        "step": state.step,
-        "epoch": state.step / spec.steps_per_epoch,
-        "loss": velocity + weight * alignment,
-        "velocity_loss": velocity,
-        **({"alignment_loss": alignment} if spec.training.alignment else {}),
-        "learning_rate": learning_rate,
-        "images_per_second": len(losses) * spec.training.batch_size / seconds,
-        "gpu_hours": state.device_hours,
-        "device": device_name(pick_device()),
-    }
-    state.log.append(record)
-
-
-def _check_weights(state: TrainingState, checkpoints: StateFolder) -> None:
-    """Refuse to keep weights that a step with a finite loss but a gradient that is not has spoilt."""
-    if not all(torch.isfinite(value).all() for value in state.ema.shadow.values()):
-        raise _not_finite(f"the weights are not finite after step {state.step}", checkpoints)
-
-
-def _not_finite(what: str, checkpoints: StateFolder) -> NonFiniteLossError:
-    kept = checkpoints.load()
-    where = f"the last good checkpoint is of step {kept[0]} in {checkpoints.folder}" if kept else "no checkpoint yet"
-    return NonFiniteLossError(
-        f"{what}; {where}. Lower training.learning_rate, set training.gradient_clip or use precision fp32, then "
-        "run again"
-    )
-
-
-def _num_devices() -> int:
-    """GPUs in use, or threads on a CPU."""
-    return 1 if torch.cuda.is_available() else torch.get_num_threads()
 
 
 def _finish(spec: TrainingSpec, state: TrainingState, work: Path, device: torch.device) -> None:
-    with atomic_write(work / "training.jsonl") as file:
-        file.writelines(json.dumps(record) + "\n" for record in state.log)
+    """Write the result; `model.safetensors`, which says that the training is done, comes last."""
+    write_log(work, state.log)
     content = {
         "run": json.loads(spec.canonical()),
         "num_parameters": sum(p.numel() for p in state.model.parameters()),
         "finished_step": state.step,
+        "init_from": state.init_from,
         "device": device_name(device),
         **describe_environment(),
     }
     write_json(work / "params.json", content)
     save_weights(work / "model.safetensors", state.ema.shadow, spec.canonical())
-    for path in work.glob("state-*"):
-        os.unlink(path)  # noqa: PTH108 - also what a damaged checkpoint left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import resource
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from dip.training.checkpoint import StateFolder, load_weights, save_weights
+from dip.training.checkpoint import FORMAT, StateFolder, load_weights, save_weights
 
 
 def test_weights_come_back_with_their_parameters(tmp_path: Path) -> None:
@@ -66,11 +67,13 @@ def state(step: int) -> dict[str, object]:
 def test_newest_of_two_states_is_loaded(tmp_path: Path) -> None:
     """Wrong: a training would go back further than it must, or fill the disk."""
     folder = StateFolder(tmp_path)
-    assert folder.load() is None
+    assert folder.find() is None and folder.newest() is None
     for step in (2, 10, 100):
         folder.save(step, state(step))
-    step, content = folder.load() or (0, {})
-    assert step == 100 and content["log"] == [{"loss": 0.5}]
+    step = folder.find()
+    assert step == 100 == folder.newest()
+    content = folder.read(100)
+    assert content["log"] == [{"loss": 0.5}]
     assert torch.equal(content["model"]["w"], torch.full((1000,), 100.0))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"state-{step:08d}.{kind}" for step in (10, 100) for kind in ("json", "pt")
@@ -97,9 +100,39 @@ def test_damaged_state_is_passed_over_with_a_warning(
     else:
         newest.with_suffix(".json").write_text("{")
     with caplog.at_level(logging.WARNING):
-        found = folder.load()
-    assert found is not None and found[0] == 1
+        assert folder.find() == 1
     assert "state-00000002.pt is damaged" in caplog.text and "going back to the one before" in caplog.text
+
+
+def test_damaged_state_does_not_take_the_place_of_a_good_one(tmp_path: Path) -> None:
+    """Wrong: after going back, the two states that are kept would be one good and one damaged."""
+    folder = StateFolder(tmp_path)
+    for step in (2, 4):
+        folder.save(step, state(step))
+    (tmp_path / "state-00000004.pt").write_bytes(b"")
+    folder.save(3, state(3))
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["state-00000002.pt", "state-00000003.pt"]
+
+
+@pytest.mark.parametrize("difference", ["newer", "older", "training"])
+def test_state_of_another_version_or_another_training_is_refused(tmp_path: Path, difference: str) -> None:
+    """Wrong: an older state would be taken and the newer one lost, or other parameters' weights would be used."""
+    folder = StateFolder(tmp_path, "a training")
+    folder.save(1, state(1))
+    folder.save(2, state(2))
+    record = tmp_path / "state-00000002.json"
+    if difference == "training":
+        folder, message = StateFolder(tmp_path, "another"), "of a training with other parameters or data"
+    else:
+        content = json.loads(record.read_text())
+        content["format"] = FORMAT + 1
+        if difference == "older":
+            del content["format"]
+        record.write_text(json.dumps(content))
+        version = FORMAT + 1 if difference == "newer" else 1
+        message = f"of format {version}, and this version of the code reads {FORMAT}; go on with the version"
+    with pytest.raises(ValueError, match=rf"state-00000002\.pt: a checkpoint {message}"):
+        folder.find()
 
 
 def test_state_without_its_checksum_was_not_finished(tmp_path: Path) -> None:
@@ -108,14 +141,13 @@ def test_state_without_its_checksum_was_not_finished(tmp_path: Path) -> None:
     folder.save(1, state(1))
     folder.save(2, state(2))
     (tmp_path / "state-00000002.json").unlink()
-    found = folder.load()
-    assert found is not None and found[0] == 1
+    assert folder.find() == 1
 
 
 def test_litter_of_a_killed_call_is_removed(tmp_path: Path) -> None:
     """Wrong: every kill in the middle of a save would cost the size of a checkpoint for ever."""
     (tmp_path / ".state-00000001.pt.abc.tmp").write_bytes(b"half")
-    assert StateFolder(tmp_path).load() is None
+    assert StateFolder(tmp_path).find() is None
     assert not list(tmp_path.iterdir())
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,13 @@ from safetensors.torch import load_file
 
 from dip.paths import RunFolder
 from dip.schema import TrainingSpec
-from dip.training import checkpoint, loop
-from dip.training.loop import NonFiniteLossError, publish, train
+from dip.training import checkpoint, loop, optimization
+from dip.training.distributed import Group, Place
+from dip.training.interval import NonFiniteError
+from dip.training.loop import publish, train
+from dip.training.state import TrainingState
 
-MEASURED = ("images_per_second", "gpu_hours")
+MEASURED = ("images_per_second", "gpu_hours", "data_wait", "memory_gib")
 
 
 def log(work: Path) -> list[dict[str, Any]]:
@@ -72,8 +77,11 @@ def test_training_learns_and_writes_what_it_did(uninterrupted: Path, spec: Train
     assert records[-1]["epoch"] == 4 and records[-1]["learning_rate"] == 1e-2
     assert records[-1]["loss"] < records[0]["loss"]
     assert records[0]["loss"] == records[0]["velocity_loss"] and "alignment_loss" not in records[0]
-    hours = [json.loads(line)["gpu_hours"] for line in (uninterrupted / "training.jsonl").read_text().splitlines()]
+    assert all(record["gradient_norm"] > 0 and record["loss_spike"] is False for record in records)
+    lines = [json.loads(line) for line in (uninterrupted / "training.jsonl").read_text().splitlines()]
+    hours = [line["gpu_hours"] for line in lines]
     assert hours == sorted(hours) and hours[0] > 0
+    assert all(0 <= line["data_wait"] <= 1 and line["memory_gib"] > 0.01 for line in lines)
     content = json.loads((uninterrupted / "params.json").read_text())
     weights = load_file(uninterrupted / "model.safetensors")
     assert content["run"] == json.loads(spec.canonical())
@@ -81,19 +89,46 @@ def test_training_learns_and_writes_what_it_did(uninterrupted: Path, spec: Train
     assert content["num_parameters"] == sum(value.numel() for value in weights.values())
 
 
-@pytest.mark.parametrize("saves", [1, 4, 7])
+@pytest.mark.parametrize("saves", [1, 2, 5, 8, 15])
 def test_interrupted_training_ends_as_if_it_had_not_been(
     uninterrupted: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch, saves: int
 ) -> None:
-    """Wrong: a result would depend on preemptions. The fourth checkpoint is also that of the milestone."""
+    """Wrong: a result would depend on preemptions. Odd steps lie inside a line of the log, step 8 is a milestone."""
     work = Path("interrupted")
     with monkeypatch.context() as patch:
         interrupt_after(patch, saves)
         with pytest.raises(KeyboardInterrupt):
-            train(spec, work, save_seconds=0)
+            train(spec, work, save_steps=1)
     assert not (work / "model.safetensors").exists()
-    train(spec, work, save_seconds=0)
+    train(spec, work)
     assert_same(work, uninterrupted)
+
+
+@pytest.mark.parametrize("settings", [{"save_seconds": 0}, {"sample_every": 3}])
+def test_what_a_training_does_beside_learning_changes_nothing(
+    uninterrupted: Path, spec: TrainingSpec, settings: dict[str, Any]
+) -> None:
+    """Wrong: the result would depend on how often checkpoints are written or samples drawn."""
+    train(spec, Path("other"), **settings)
+    assert_same(Path("other"), uninterrupted)
+
+
+def test_gradient_checkpointing_gives_the_same_numbers(
+    uninterrupted: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: where a training runs would change its result; or nothing would be computed again."""
+    from dip.model.backbone import DiTBlock
+
+    original, calls = DiTBlock.forward, []
+
+    def forward(self: DiTBlock, *arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(DiTBlock, "forward", forward)
+    train(spec, Path("again"), gradient_checkpointing=True)
+    assert len(calls) == 2 * spec.model.depth * spec.num_steps
+    assert_same(Path("again"), uninterrupted)
 
 
 KILLED = """
@@ -116,7 +151,7 @@ def save(state, file):
 
 torch.save = save
 torch.set_num_threads(int(sys.argv[3]))
-train(TrainingSpec.parse(sys.argv[1]), Path(sys.argv[2]), save_seconds=0)
+train(TrainingSpec.parse(sys.argv[1]), Path(sys.argv[2]), save_steps=2)
 """
 
 
@@ -139,7 +174,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(
     with monkeypatch.context() as patch:
         interrupt_after(patch, 3)
         with pytest.raises(KeyboardInterrupt):
-            train(spec, work, save_seconds=0)
+            train(spec, work, save_steps=2)
     newest = work / "state-00000006.pt"
     newest.write_bytes(newest.read_bytes()[:-50])
     with caplog.at_level(logging.INFO):
@@ -163,7 +198,7 @@ def broken_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Any
     """Change the loss of one step."""
 
     def install(step: int, change: Callable[[Any], Any]) -> None:
-        original, calls = loop.velocity_loss, 0
+        original, calls = optimization.velocity_loss, 0
 
         def velocity_loss(v: Any, target: Any) -> Any:
             nonlocal calls
@@ -171,7 +206,7 @@ def broken_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Any
             loss = original(v, target)
             return change(loss) if calls == step else loss
 
-        monkeypatch.setattr(loop, "velocity_loss", velocity_loss)
+        monkeypatch.setattr(optimization, "velocity_loss", velocity_loss)
 
     return install
 
@@ -182,10 +217,8 @@ def test_loss_that_is_not_finite_stops_the_run(
     """Wrong: hours would be spent on NaN, or a NaN would be masked and published."""
     work = Path("work")
     broken_loss(7, lambda loss: loss * float("nan"))
-    with pytest.raises(
-        NonFiniteLossError, match=r"not finite at step 7; the last good checkpoint is of step 6 in work"
-    ):
-        train(spec, work, save_seconds=0)
+    with pytest.raises(NonFiniteError, match=r"not finite at step 7; the last good checkpoint is of step 6 in work"):
+        train(spec, work, save_steps=2)
     assert sorted(path.name for path in work.glob("*.pt")) == ["state-00000004.pt", "state-00000006.pt"]
     assert not (work / "model.safetensors").exists()
 
@@ -195,8 +228,8 @@ def test_loss_that_is_not_finite_before_any_checkpoint(
 ) -> None:
     """Wrong: the message would name a checkpoint that there is not, or not say what to change."""
     broken_loss(1, lambda loss: loss / 0)
-    with pytest.raises(NonFiniteLossError, match=r"at step 1; no checkpoint yet\. Lower training\.learning_rate"):
-        train(spec, Path("work"), save_seconds=0)
+    with pytest.raises(NonFiniteError, match=r"at step 1; no checkpoint yet\. Lower training\.learning_rate"):
+        train(spec, Path("work"), save_steps=2)
 
 
 @pytest.mark.parametrize("step", [6, 16])
@@ -211,8 +244,8 @@ def test_gradient_that_is_not_finite_is_not_kept(
 
     work = Path("work")
     broken_loss(step, spoil)
-    with pytest.raises(NonFiniteLossError, match=rf"weights are not finite after step {step}; .* of step {step - 2}"):
-        train(spec, work, save_seconds=0)
+    with pytest.raises(NonFiniteError, match=rf"the gradient is not finite at step {step}; .* of step {step - 2}"):
+        train(spec, work, save_steps=2)
     assert not (work / f"state-{step:08d}.pt").exists()
     assert not (work / "model.safetensors").exists()
 
@@ -233,20 +266,85 @@ def test_full_disk_stops_the_training_and_it_can_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", save)
         with pytest.raises(OSError, match=r"No space left on device: 'full/state-00000006\.pt'"):
-            train(spec, work, save_seconds=0)
-    assert sorted(path.name for path in work.iterdir() if path.suffix != ".json") == [
-        "state-00000002.pt",
-        "state-00000004.pt",
+            train(spec, work, save_steps=2)
+    assert sorted(path.name for path in work.glob("*state*")) == [
+        f"state-0000000{step}.{kind}" for step in (2, 4) for kind in ("json", "pt")
     ]
     train(spec, work)
+    assert_same(work, uninterrupted)
+
+
+@pytest.fixture
+def small_disk(workplace: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = workplace / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small tmpfs takes root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_training_on_a_disk_that_is_full_for_a_while(
+    uninterrupted: Path, small_disk: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: on a real full disk the error would be another, or half a file would stay and be taken for a whole one."""
+    work, filler = small_disk / "work", small_disk / "filler"
+    original = checkpoint.StateFolder.save
+
+    def save(self: checkpoint.StateFolder, step: int, state: dict[str, Any]) -> None:
+        if step == 6:
+            with contextlib.suppress(OSError), filler.open("wb") as file:
+                while True:
+                    file.write(bytes(4096))
+        original(self, step, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.StateFolder, "save", save)
+        with pytest.raises(OSError, match=r"No space left on device: '.*state-00000006\.pt'"):
+            train(spec, work, save_steps=2)
+    assert sorted(path.name for path in work.glob("*state*")) == [
+        f"state-0000000{step}.{kind}" for step in (2, 4) for kind in ("json", "pt")
+    ]
+    with pytest.raises(OSError, match="No space left on device"):
+        train(spec, work, save_steps=2)
+    filler.unlink()
+    train(spec, work, save_steps=2)
     assert_same(work, uninterrupted)
 
 
 def test_data_must_be_those_of_the_spec(workplace: Path, spec: TrainingSpec) -> None:
     """Wrong: a training on an older preparation would pass as one on the current settings."""
     dataset = spec.dataset.model_copy(update={"crops_per_class": 9})
-    with pytest.raises(ValueError, match=r"data/photos has 16 images, params\.yaml says 18; prepare it again"):
+    with pytest.raises(ValueError, match=r"data/photos: it was prepared with crops_per_class = 8, params\.yaml says 9"):
         train(spec.model_copy(update={"dataset": dataset}), Path("work"))
+
+
+def test_batch_that_does_not_divide_is_refused_before_anything_is_made(workplace: Path, spec: TrainingSpec) -> None:
+    """Wrong: some images would count more than others, or the error would come after hours."""
+    with pytest.raises(ValueError, match=r"has 4 images of a batch, which is not divisible by the micro-batch of 3"):
+        train(spec, Path("work"), micro_batch=3)
+    assert not Path("work").exists()
+
+
+def test_folder_that_cannot_be_written_to(workplace: Path, spec: TrainingSpec) -> None:
+    """Wrong: an hour would be spent before the first checkpoint fails."""
+    Path("file").write_text("")
+    with pytest.raises(OSError, match="'file/work'"):
+        train(spec, Path("file/work"))
+
+
+def test_state_of_another_training_is_refused(
+    workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: weights of other parameters would go into the result."""
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            train(spec, Path("work"), save_steps=2)
+    with pytest.raises(ValueError, match=r"work/state-0000000\d\.pt: a checkpoint of a training with other parameters"):
+        train(changed(spec, learning_rate=1e-3), Path("work"))
 
 
 def test_seed_changes_the_training(uninterrupted: Path, spec: TrainingSpec) -> None:
@@ -258,10 +356,11 @@ def test_seed_changes_the_training(uninterrupted: Path, spec: TrainingSpec) -> N
 def test_learning_rate_warms_up_falls_and_is_scaled_for_the_head(workplace: Path, spec: TrainingSpec) -> None:
     """Wrong: the head would learn at the backbone's rate, or the schedule would not end at zero."""
     training = changed(spec, warmup_steps=4, schedule="cosine", head_learning_rate_scale=4.0).training
-    state = loop._new_state(changed(spec, head_learning_rate_scale=4.0), torch.device("cpu"))
-    head = set(map(id, state.model.head.parameters()))  # type: ignore[union-attr, operator]
+    group = Group(Place(), torch.device("cpu"))
+    state = TrainingState.new(changed(spec, head_learning_rate_scale=4.0), group)
+    head = set(map(id, state.model.head_parameters()))
     assert [{id(p) in head for p in group["params"]} for group in state.optimizer.param_groups] == [{False}, {True}]
-    rates = [loop._set_learning_rate(state.optimizer, training, step, 16) for step in range(16)]
+    rates = [optimization.set_learning_rate(state.optimizer, training, step, 16) for step in range(16)]
     assert rates[:4] == pytest.approx([0.0025, 0.005, 0.0075, 0.01])
     assert rates[4] == pytest.approx(0.01) and rates[10] == pytest.approx(0.005) and 0 < rates[15] < 2e-4
     assert rates[4:] == sorted(rates[4:], reverse=True)
