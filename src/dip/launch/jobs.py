@@ -1,0 +1,279 @@
+"""What a launcher runs: one class per stage. A job is handed to other processes and machines as it is, pickled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from dip.files import atomic_copy, move, sha256
+from dip.launch.folder import WorkFolder, this_job
+from dip.paths import RunFolder, Store, given_path, reference, stage_folder, work_folder
+from dip.progress import recorded
+from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, TrainingSpec
+
+_PATIENCE = 120  # seconds; a job that was requeued may start while what is left of it elsewhere is still ending
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage of one run: what is done, in which work folder, and how it is known that it is done.
+
+    The work writes each output under its own name into the work folder, the last one last; `publish` brings them to
+    the run's folder. So whatever ends a launcher, what the work has made stays until somebody publishes it.
+
+    Attributes:
+        run: Name of the run.
+        target: The run's folder.
+        work: Folder of the work's state.
+        spec: All that the result depends on.
+        settings: What the stage's function takes besides, which changes no result.
+    """
+
+    stage: ClassVar[str]
+    run: str
+    target: RunFolder
+    work: Path
+    spec: TrainingSpec
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """What the stage makes; others wait for the last one."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Do the work, or go on where it stopped; called in every process of the job."""
+        raise NotImplementedError
+
+    def check_processes(self, processes: int, key: str) -> None:
+        """Refuse a number of processes that the work cannot be shared by.
+
+        Args:
+            processes: How many there will be.
+            key: What sets their number, for the message.
+
+        Raises:
+            ValueError: It cannot be shared.
+        """
+        if processes > 1:
+            raise ValueError(f"{key}: `dip {self.stage}` works in one process, not in {processes}")
+
+    @property
+    def task(self) -> dict[str, Any]:
+        """What the work folder is for."""
+        return {"run": self.run, "stage": self.stage, "parameters": json.loads(self.spec.canonical())}
+
+    def finished(self) -> bool:
+        """Whether the work folder has the result."""
+        return (self.work / self.outputs[-1].name).exists()
+
+    def publish(self) -> None:
+        """Bring the result from the work folder to the run's folder."""
+        for output in self.outputs:
+            move(self.work / output.name, output)
+
+    def __call__(self, patience: float = _PATIENCE) -> None:
+        """Work in this process, which may be one of several of the job; the first one holds the folder for all.
+
+        Args:
+            patience: Seconds to wait for another process to leave the folder.
+        """
+        from dip.training.distributed import Place
+
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        folder = WorkFolder(self.work)
+        with contextlib.ExitStack() as stack:
+            if Place.of(os.environ).rank == 0:
+                stack.enter_context(folder.working(patience))
+                stack.enter_context(recorded(self.work / "progress.json"))
+            if not self.finished():
+                stack.enter_context(_end_noted(folder))
+                self.start()
+
+    def checkpoint(self) -> Any:
+        """What submitit puts back into the queue before a preemption or a time limit."""
+        from dip.launch.slurm import resubmission
+
+        return resubmission(self)
+
+
+@dataclass(frozen=True)
+class TrainingJob(Job):
+    """`dip train`."""
+
+    stage = "train"
+
+    @classmethod
+    def of(cls, run: str, target: RunFolder, spec: TrainingSpec, **settings: Any) -> Self:
+        """The training of a run.
+
+        Raises:
+            ValueError: The dataset is not prepared, or the weights to start from are not there.
+        """
+        return cls(run, target, _training_folder(run, spec), spec, settings)
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        return self.target.params, self.target.training_log, self.target.model
+
+    def start(self) -> None:
+        from dip.training.loop import train
+
+        train(self.spec, self.work, **self.settings)
+
+    def check_processes(self, processes: int, key: str) -> None:
+        """A batch is shared in equal parts."""
+        from dip.training.distributed import Place, microbatches
+
+        try:
+            microbatches(self.spec.training.batch_size, Place(size=processes), self.settings.get("micro_batch"))
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+
+    def publish(self) -> None:
+        """Copy: the weights stay beside the milestones, should Snakemake delete its outputs."""
+        for output in self.outputs:
+            atomic_copy(self.work / output.name, output)
+
+
+@dataclass(frozen=True)
+class _StageJob(Job):
+    """A stage whose folder in work/ is named by its parameters and by what it reads."""
+
+    @classmethod
+    def of(cls, run: str, target: RunFolder, spec: Any, **settings: Any) -> Self:
+        """The stage of a run.
+
+        Raises:
+            ValueError: One of the files that it reads is missing.
+        """
+        work = stage_folder(run, cls.stage, spec.canonical(), *cls.inputs(target, spec))
+        return cls(run, target, work, spec, settings)
+
+    @staticmethod
+    def inputs(target: RunFolder, spec: Any) -> tuple[Path, ...]:
+        """What the stage reads: weights, unless it says otherwise."""
+        return (target.weights(spec),)
+
+
+@dataclass(frozen=True)
+class SamplingJob(_StageJob):
+    """`dip sample`."""
+
+    stage = "sample"
+    spec: SamplingSpec
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        return self.target.grid, self.target.sampling, self.target.samples
+
+    def start(self) -> None:
+        from dip.sampling.generate import sample_run
+
+        sample_run(self.spec, self.target.weights(self.spec), RunFolder(self.work), **self.settings)
+
+    def check_processes(self, processes: int, key: str) -> None:
+        """Any number of processes makes the shards."""
+
+
+@dataclass(frozen=True)
+class LatencyJob(_StageJob):
+    """`dip latency`."""
+
+    stage = "latency"
+    spec: SamplingSpec
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        return (self.target.latency,)
+
+    def start(self) -> None:
+        from dip.sampling.latency import measure_latency
+
+        measure_latency(self.spec, self.target.weights(self.spec), RunFolder(self.work).latency)
+
+
+@dataclass(frozen=True)
+class EvaluationJob(_StageJob):
+    """`dip evaluate`."""
+
+    stage = "evaluate"
+    spec: EvaluationSpec
+
+    @staticmethod
+    def inputs(target: RunFolder, spec: EvaluationSpec) -> tuple[Path, ...]:
+        """Samples and what they are compared with."""
+        return target.samples, reference(spec.evaluation_name)
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        return (self.target.metrics,)
+
+    def start(self) -> None:
+        from dip.evaluation.stage import evaluate_run
+
+        evaluate_run(self.spec, self.target, RunFolder(self.work).metrics)
+
+
+def publish_milestone(spec: MilestoneSpec, target: RunFolder) -> None:
+    """Copy the weights that a training kept at an epoch to the folder of the run that names them.
+
+    Raises:
+        ValueError: The run names no epoch of another, the training kept none, or its work folder is gone.
+    """
+    from dip.training.loop import milestone_path
+
+    if spec.checkpoint is None or spec.checkpoint.epoch is None:
+        raise ValueError(f"{target.folder}: the run takes no milestone (no checkpoint.epoch in params.yaml)")
+    work = _training_folder(spec.checkpoint.run, spec.part(TrainingSpec))
+    source = milestone_path(work, spec.checkpoint.epoch)
+    if not source.exists():
+        raise ValueError(
+            f"{source}: the weights of epoch {spec.checkpoint.epoch} are gone; train '{spec.checkpoint.run}' again "
+            "(remove its model.safetensors and its folder in work/)"
+        )
+    atomic_copy(source, target.model)
+
+
+def _training_folder(run: str, spec: TrainingSpec) -> Path:
+    manifest = Store.of(spec.dataset_name).manifest
+    try:
+        content = manifest.read_bytes()
+    except OSError:
+        raise ValueError(f"{manifest} is missing; prepare it with `dip prepare {spec.dataset_name}`") from None
+    return work_folder(run, spec.canonical(), content, _init_sha256(run, spec))
+
+
+def _init_sha256(run: str, spec: TrainingSpec) -> str | None:
+    """Checksum of the weights that a run starts from: other content is another training, in another folder."""
+    if spec.training.init_from is None:
+        return None
+    key = f"runs.{run}.training.init_from"
+    path = given_path(spec.training.init_from, key, "the weights to start from")
+    if not path.is_file():
+        raise ValueError(f"params.yaml: {key}: there is no file '{path}'")
+    return sha256(path)
+
+
+@contextlib.contextmanager
+def _end_noted(folder: WorkFolder) -> Iterator[None]:
+    """Leave in the folder why the work ended without a result: a failure, or SIGTERM, after which it can go on."""
+    job_id = this_job()
+    folder.note("end", None)
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        terminated = isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM
+        if terminated or isinstance(error, Exception):
+            reason = None if terminated else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):
+                if folder.read("end") is None:  # what comes after the first failure follows from it
+                    folder.note("end", {"job_id": job_id, "terminated": terminated, "error": reason})
+        raise

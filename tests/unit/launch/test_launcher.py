@@ -1,0 +1,218 @@
+"""Launching here: one call at a time, nothing twice."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from dip.launch import slurm
+from dip.launch.jobs import EvaluationJob, LatencyJob, SamplingJob, TrainingJob, publish_milestone
+from dip.launch.launcher import JobFailedError, Launcher, launch
+from dip.paths import RunFolder, Store
+from dip.schema import EvaluationSpec, MilestoneSpec, Params, SamplingSpec, TrainingSpec
+from dip.training import loop
+
+
+@pytest.fixture
+def params(workplace: Path) -> Params:
+    from dip import params
+
+    return params.load()
+
+
+@pytest.fixture
+def job(params: Params, spec: TrainingSpec) -> TrainingJob:
+    """The training of the run `dip`."""
+    return TrainingJob.of("dip", RunFolder.of("demo", "dip"), spec)
+
+
+def never(*arguments: Any, **settings: Any) -> None:
+    raise AssertionError("trained again")
+
+
+def test_training_is_published_and_not_repeated(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: results that Snakemake deleted would cost a new training."""
+    launch(job)
+    published = job.target.model.read_bytes()
+    with safe_open(job.target.model, framework="pt") as file:
+        assert TrainingSpec.parse(file.metadata()["training"]) == job.spec
+    monkeypatch.setattr(loop, "train", never)
+    for path in job.target.folder.iterdir():
+        path.unlink()
+    launch(job)
+    assert job.target.model.read_bytes() == published
+    assert sorted(path.name for path in job.target.folder.iterdir()) == [
+        "model.safetensors",
+        "params.json",
+        "training.jsonl",
+    ]
+
+
+def test_second_call_in_the_same_folder_waits_and_trains_nothing(
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wrong: two processes would write each other's checkpoints, or a restarted workflow would fail."""
+    original, calls = loop.train, []
+    second = threading.Thread(target=launch, args=(job,), daemon=True)
+
+    def train(*arguments: Any, **settings: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            second.start()
+            second.join(timeout=1)
+            assert second.is_alive()
+        original(*arguments, **settings)
+
+    monkeypatch.setattr(loop, "train", train)
+    launch(job)
+    second.join(timeout=30)
+    assert not second.is_alive()
+    assert len(calls) == 1
+    assert "another process is at work in work/dip-" in caplog.text
+
+
+def test_failed_training_publishes_nothing(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: half a result would look like a whole one."""
+
+    def train(spec: TrainingSpec, work: Path, **settings: Any) -> None:
+        (work / "training.jsonl").write_text("{}")
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr(loop, "train", train)
+    with pytest.raises(RuntimeError, match="stopped"):
+        launch(job)
+    assert not Path("results").exists()
+
+
+def test_other_data_are_another_training(params: Params, job: TrainingJob) -> None:
+    """Wrong: after preparing other data the old weights would be published."""
+    manifest = Store.of("photos").manifest
+    manifest.write_text(manifest.read_text() + "\n")
+    assert TrainingJob.of("dip", job.target, job.spec).work != job.work
+
+
+def test_missing_data_are_named(tmp_path: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a traceback where `dip prepare` was forgotten, or an empty work folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"data/photos/manifest.json is missing; prepare it with `dip prepare photos`"):
+        TrainingJob.of("dip", RunFolder.of("demo", "dip"), spec)
+    assert not Path("work").exists()
+
+
+def test_milestone_comes_from_the_training_it_names(params: Params, job: TrainingJob) -> None:
+    """Wrong: the row of an early epoch would show the last one's weights, or train a second time."""
+    early = params.runs["dip_ep2"].part(MilestoneSpec)
+    target = RunFolder.of("demo", "dip_ep2")
+    with pytest.raises(ValueError, match=r"the weights of epoch 2 are gone; train 'dip' again"):
+        publish_milestone(early, target)
+    assert not target.folder.exists()
+    launch(job)
+    publish_milestone(early, target)
+    assert target.model.read_bytes() == (job.work / "milestone-0002.safetensors").read_bytes()
+    assert target.model.read_bytes() != job.target.model.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["dip", "dip_2steps"])
+def test_run_without_a_milestone_is_told_so(params: Params, name: str) -> None:
+    """Wrong: a failed assertion instead of a message."""
+    with pytest.raises(ValueError, match="takes no milestone"):
+        publish_milestone(params.runs[name].part(MilestoneSpec), RunFolder.of("demo", name))
+
+
+def test_other_stages_move_their_result_and_make_it_again_if_it_is_deleted(
+    job: TrainingJob, params: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wrong: every set of samples would lie on the disk twice, or Snakemake's deletion would not be noticed."""
+    launch(job)
+    spec = params.runs["dip"].part(SamplingSpec)
+    sampling = SamplingJob.of("dip", job.target, spec, batch_size=4)
+    launch(sampling)
+    samples = job.target.samples.read_bytes()
+    assert not list(sampling.work.glob("samples.*"))
+    with caplog.at_level("INFO"):
+        launch(sampling)
+    assert "samples.npz is there already" in caplog.text
+    job.target.samples.unlink()
+    launch(sampling)
+    assert job.target.samples.read_bytes() == samples
+    latency = LatencyJob.of("dip", job.target, spec)
+    assert latency.work != sampling.work
+    launch(latency)
+    assert job.target.latency.exists()
+
+
+def test_missing_inputs_are_named(params: Params) -> None:
+    """Wrong: a job would wait in the queue for hours only to fail."""
+    target = RunFolder.of("demo", "dip")
+    with pytest.raises(ValueError, match=r"results/demo/runs/dip/model\.safetensors is missing; make it first"):
+        SamplingJob.of("dip", target, params.runs["dip"].part(SamplingSpec))
+    with pytest.raises(ValueError, match=r"results/demo/runs/dip/samples\.npz is missing; make it first"):
+        EvaluationJob.of("dip", target, params.runs["dip"].part(EvaluationSpec))
+
+
+def test_debug_runs_in_this_process_and_does_not_wait(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a debugger would have no terminal, or would wait for a queue."""
+    processes: list[int] = []
+    original = loop.train
+    monkeypatch.setattr(loop, "train", lambda *a, **k: (processes.append(os.getpid()), original(*a, **k)))
+    launch(job, Launcher("debug"))
+    assert processes == [os.getpid()]
+    assert job.target.model.exists()
+
+
+@pytest.mark.slow
+def test_several_processes_of_this_machine(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: `--processes 2` would train in one, or twice; or a failure of one would go unnoticed."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    launch(job, Launcher(processes=2))
+    assert job.target.model.exists()
+    other = TrainingJob.of("dip", RunFolder.of("demo", "other"), job.spec.model_copy(update={"code_version": 2}))
+    manifest = Store.of("photos").manifest
+    content = manifest.read_text()
+    manifest.write_text("{}")
+    with pytest.raises(JobFailedError, match=r"the 2 processes of dip ended without a result \(exit code 1\)"):
+        launch(other, Launcher(processes=2))
+    manifest.write_text(content)
+
+
+def test_batch_that_does_not_divide_is_refused_first(job: TrainingJob) -> None:
+    """Wrong: the job would wait in the queue for hours only to fail."""
+    with pytest.raises(ValueError, match=r"--processes: training\.batch_size is 4, which is not divisible by 3"):
+        launch(job, Launcher(processes=3))
+    Path("jobs.yaml").write_text("all: {timeout_min: 9, nodes: 3}")
+    with pytest.raises(ValueError, match=r"jobs\.yaml: train\.nodes x train\.tasks_per_node: .* divisible by 3"):
+        launch(job, Launcher("slurm", jobs=Path("jobs.yaml")))
+    assert not job.work.exists()
+
+
+def test_folder_that_cannot_be_written_to_is_named_first(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: it would show after days of training."""
+    monkeypatch.setattr(loop, "train", never)
+    Path("results").write_text("a file")
+    with pytest.raises(NotADirectoryError, match=r"results is a file; results/demo/runs/dip must be a folder"):
+        launch(job)
+    Path("results").unlink()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "work")
+    Path("work").mkdir()
+    with pytest.raises(PermissionError, match=r"work cannot be written to"):
+        launch(job)
+
+
+def test_local_work_is_refused_while_a_job_may_be_at_it(
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Wrong: on a machine without SLURM, with the same disk, a second training would start beside the cluster's."""
+    job.work.mkdir(parents=True)
+    (job.work / "job.json").write_text('{"job_id": "7"}')
+    monkeypatch.setattr(slurm, "installed", lambda: False)
+    monkeypatch.setattr(loop, "train", never)
+    with pytest.raises(ValueError, match=r"job\.json: SLURM job 7 may be at work in this folder"):
+        launch(job)
+    (job.work / "job.json").write_text('{"job_id": "7", "state": "FAILED"}')
+    with pytest.raises(AssertionError, match="trained again"):
+        launch(job)

@@ -1,0 +1,202 @@
+"""What is asked of SLURM, and what its answers mean; `fake_slurm` answers in its place."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from fake_slurm import FakeSlurm
+
+from dip.launch import slurm
+from dip.launch.folder import WorkFolder
+from dip.launch.jobs import TrainingJob
+from dip.launch.launcher import JobFailedError, Launcher, launch
+from dip.launch.settings import JobSettings
+from dip.paths import RunFolder
+from dip.schema import TrainingSpec
+
+SETTINGS = JobSettings(
+    partition="gpu", account="lab", nodes=2, gpus_per_node=4, tasks_per_node=4, cpus_per_task=8, mem_gb=0.5,
+    timeout_min=90, poll_seconds=0.01, setup=("module load cuda",), extra={"reservation": "dip"},
+)  # fmt: skip
+
+
+@pytest.fixture
+def job(workplace: Path, spec: TrainingSpec, fake_slurm: FakeSlurm) -> TrainingJob:
+    """The training of the run `dip`, its work folder made."""
+    job = TrainingJob.of("dip", RunFolder.of("demo", "dip"), spec)
+    WorkFolder(job.work).open(job.task)
+    return job
+
+
+@pytest.fixture
+def launcher(workplace: Path) -> Launcher:
+    """Jobs of one process."""
+    Path("jobs.yaml").write_text("all: {partition: gpu, timeout_min: 9, poll_seconds: 0.01, max_resubmissions: 1}")
+    return Launcher("slurm", jobs=Path("jobs.yaml"))
+
+
+def row(job: TrainingJob, state: str, reason: str = "None", number: int = 7) -> str:
+    return f"{number}|{slurm.job_name(job.work)}|{state}|{reason}|node3"
+
+
+def test_script_asks_for_what_the_settings_say(job: TrainingJob, fake_slurm: FakeSlurm) -> None:
+    """Wrong: a job would get less than it was meant to, or none of the signals that it saves by."""
+    assert slurm.submit(job, SETTINGS, Path("jobs.yaml")) == "7"
+    flags = {line.removeprefix("#SBATCH --") for line in fake_slurm.script if line.startswith("#SBATCH")}
+    assert flags >= {
+        "partition=gpu", "account=lab", "nodes=2", "gpus-per-node=4", "ntasks-per-node=4", "cpus-per-task=8",
+        "mem=512M", "time=90", "signal=USR2@120", "requeue", "dependency=singleton", "reservation=dip",
+    }  # fmt: skip
+    assert not [flag for flag in flags if flag.startswith(("qos", "constraint", "wckey"))]
+    text = "\n".join(fake_slurm.script)
+    assert text.index("export OMP_NUM_THREADS=8") < text.index("module load cuda") < text.index("srun")
+    assert "--cpus-per-task=8 --kill-on-bad-exit=1" in text.split("srun", 1)[1]
+    assert 'trap "" USR2' in text.split("srun", 1)[1], "an early warning would kill the job"
+    assert pickle.loads((slurm.logs_of(job.work) / "7_submitted.pkl").read_bytes()).function == job
+
+
+@pytest.mark.parametrize(
+    ("said", "keys"),
+    [
+        ("sbatch: error: invalid partition specified: x", "train.partition"),
+        ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
+         "train.account, train.partition"),
+        ("sbatch: error: Batch job submission failed: Invalid qos specification", "train.qos"),
+        ("sbatch: error: Batch job submission failed: Requested node configuration is not available",
+         "train.gpus_per_node, train.nodes, train.tasks_per_node, train.cpus_per_task, train.mem_gb"),
+        ("sbatch: error: Invalid feature specification", "train.constraint"),
+        ("sbatch: unrecognized option '--reservatoin=x'", "train.extra"),
+    ],
+)  # fmt: skip
+def test_refusal_names_the_key(job: TrainingJob, fake_slurm: FakeSlurm, said: str, keys: str) -> None:
+    """Wrong: a person would see sbatch's words and not know which line of the profile to change."""
+    fake_slurm.refuse(said)
+    message = said.removeprefix("sbatch: ").removeprefix("error: ")
+    with pytest.raises(ValueError) as error:
+        slurm.submit(job, SETTINGS, Path("jobs.yaml"))
+    assert str(error.value) == f"SLURM refuses the job: {message}. See {keys} in jobs.yaml"
+
+
+def test_scheduler_that_does_not_answer_is_tried_again(
+    job: TrainingJob, fake_slurm: FakeSlurm, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wrong: the restart of a scheduler would end a workflow; or a submission that arrived would be repeated."""
+    fake_slurm.refuse("sbatch: error: Batch job submission failed: Unable to contact slurm controller")
+    assert slurm.submit(job, SETTINGS, Path("jobs.yaml")) == "7"
+    assert len(fake_slurm.told("submitted")) == 2
+    fake_slurm.refuse("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation")
+    fake_slurm.queue(row(job, "PENDING", number=8))
+    assert slurm.submit(job, SETTINGS, Path("jobs.yaml")) == "8"
+    assert len(fake_slurm.told("submitted")) == 3
+    fake_slurm.queue("error: Unable to contact slurm controller", "error: still not", row(job, "RUNNING"))
+    with caplog.at_level("INFO"):
+        seen = slurm.find(job.work, "7")
+    assert seen is not None and seen.job_id == "7"
+    assert caplog.text.count("asking again until SLURM answers") == 1
+    assert "SLURM answers again" in caplog.text
+    fake_slurm.queue("error: Unable to contact slurm controller")
+    with pytest.raises(slurm.UnreachableError, match="SLURM does not answer"):
+        slurm.ask("--me", patient=False)
+
+
+def test_forgotten_job_is_gone(job: TrainingJob, fake_slurm: FakeSlurm) -> None:
+    """Wrong: a launcher would wait for ever for a job that SLURM has forgotten, or for another's of its number."""
+    fake_slurm.queue("error: Invalid job id specified")
+    assert slurm.look(job.work, "7") is None
+    fake_slurm.queue("7|somebody-elses|RUNNING|None|node3")
+    assert slurm.look(job.work, "7") is None
+    assert slurm.find(job.work, "7") is None
+
+
+def test_job_that_can_never_start_is_cancelled(job: TrainingJob, fake_slurm: FakeSlurm) -> None:
+    """Wrong: it would wait in the queue for ever, and the launcher with it."""
+    fake_slurm.queue(row(job, "PENDING", "Priority"), row(job, "PENDING", "PartitionTimeLimit"))
+    with pytest.raises(ValueError, match=r"never start the job: PartitionTimeLimit\. See train\.timeout_min in jobs"):
+        slurm.follow(job, "7", SETTINGS, Path("jobs.yaml"))
+    assert fake_slurm.told("cancelled") == ["7"]
+
+
+def test_launcher_submits_follows_and_reports(
+    job: TrainingJob, launcher: Launcher, fake_slurm: FakeSlurm, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wrong: a failed job would leave the person without its reason, in a file they would have to look for."""
+    fake_slurm.queue("", row(job, "PENDING", "Priority"), row(job, "RUNNING"), row(job, "FAILED"))
+    logs = slurm.logs_of(job.work)
+    logs.mkdir()
+    (logs / "7_0_log.err").write_text("\n".join(["waiting for the others"] * 99))
+    (logs / "7_1_log.err").write_text("Traceback (most recent call last):\nZeroDivisionError: the cause\n")
+    with caplog.at_level("INFO"), pytest.raises(JobFailedError, match=r"ended without a result \(FAILED\)") as error:
+        launch(job, launcher)
+    lines = str(error.value).splitlines()
+    assert lines[1:4] == [f"--- end of {logs}/7_1_log.err", "Traceback (most recent call last):",
+                          "ZeroDivisionError: the cause"]  # fmt: skip
+    assert lines.count("waiting for the others") == 30
+    assert "SLURM job 7 of dip: pending (Priority)" in caplog.text
+    assert "SLURM job 7 of dip: running (node3)" in caplog.text
+    assert json.loads((job.work / "job.json").read_text()) == {"job_id": "7", "state": "FAILED"}
+
+
+def test_recorded_job_is_followed_and_its_result_published(
+    job: TrainingJob, launcher: Launcher, fake_slurm: FakeSlurm
+) -> None:
+    """Wrong: a restarted workflow would start a second job beside the first, in the same folder."""
+    launch(job)
+    for output in job.outputs:
+        output.unlink()
+    (job.work / "model.safetensors").rename(job.work / "later")
+    WorkFolder(job.work).note("job", {"job_id": "7"})
+    fake_slurm.queue(row(job, "RUNNING"), row(job, "RUNNING"))
+    finished, original = [], slurm.follow
+
+    def follow(*arguments: object) -> str:
+        finished.append((job.work / "later").rename(job.work / "model.safetensors"))
+        fake_slurm.queue(row(job, "COMPLETED"))
+        return original(*arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slurm, "follow", follow)
+        launch(job, launcher)
+    assert finished and job.target.model.exists()
+    assert not fake_slurm.told("submitted")
+
+
+@pytest.mark.parametrize(
+    ("state", "end", "submissions"),
+    [
+        ("NODE_FAIL", None, 2),
+        ("PREEMPTED", None, 2),
+        ("FAILED", {"job_id": "7", "terminated": True}, 2),
+        ("FAILED", {"job_id": "6", "terminated": True}, 1),
+        ("CANCELLED", {"job_id": "7", "terminated": True}, 1),
+        ("OUT_OF_MEMORY", None, 1),
+    ],
+)
+def test_lost_job_is_submitted_again(
+    job: TrainingJob, launcher: Launcher, fake_slurm: FakeSlurm, state: str, end: object, submissions: int
+) -> None:
+    """Wrong: the cluster's doing would end a workflow; or a failing job would be repeated for ever."""
+    (job.work / "end.json").write_text(json.dumps(end))
+    fake_slurm.queue("", row(job, state))
+    with pytest.raises(JobFailedError):
+        launch(job, launcher)
+    assert len(fake_slurm.told("submitted")) == submissions
+
+
+def test_machine_without_slurm_is_told_so(job: TrainingJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Wrong: a traceback of submitit, or a wait for a scheduler that is not there."""
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    with pytest.raises(ValueError, match="squeue is not installed here"):
+        slurm.find(job.work, None)
+    with pytest.raises(ValueError, match="sbatch is not installed here; use --launcher local"):
+        slurm.submit(job, SETTINGS, Path("jobs.yaml"))
+
+
+def test_names_differ_between_checkouts(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: the same run in another checkout would wait for this one's job, or take it for its own."""
+    first = slurm.job_name(Path("work/dip-1"))
+    (workplace / "other").mkdir()
+    monkeypatch.chdir("other")
+    assert slurm.job_name(Path("work/dip-1")) != first
