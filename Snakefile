@@ -21,6 +21,6 @@ rule all:
 
 
 rule figures:
-    """All figures of the study, also of experiments that train something of their own (Figures 3 and 12)."""
+    """All figures of the study, also those made on request."""
     input:
-        [f"results/{study_prefix(PARAMS.study)}{name}.pdf" for name in figures_of(PARAMS.study)],
+        [f"results/{study_prefix(PARAMS.study)}{name}.pdf" for name in entries_of("figures", PARAMS.study)],

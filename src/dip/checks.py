@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from dip.schema import FileReference, HeldOutReference, Model, Params, PhotoExtractor, Photographs, Run
+from dip.paths import RESULTS, RunFolder
+from dip.schema import (
+    DatasetReference,
+    FileReference,
+    Gallery,
+    HeldOutReference,
+    Manifold,
+    Model,
+    Overfit,
+    Params,
+    PhotoExtractor,
+    Photographs,
+    Run,
+)
 
 Keys = tuple[str | int, ...]
 Mistake = tuple[Keys, str]  # the path of the key and what is wrong with it
@@ -46,6 +60,12 @@ def run_mistakes(run: Run) -> Iterator[Mistake]:
     low, high = run.sampling.cfg_interval
     if low >= high:
         yield ("sampling", "cfg_interval"), f"[{low}, {high}] is empty; expected [low, high] with low < high"
+    if run.sampling.cfg_scale > 1 and training.label_dropout == 0:
+        yield (
+            ("sampling", "cfg_scale"),
+            f"guidance of {run.sampling.cfg_scale:g} needs a model that has seen images without labels, and "
+            "training.label_dropout is 0",
+        )
     if run.evaluation.image_size != size:
         yield (
             ("evaluation",),
@@ -98,12 +118,19 @@ def section_mistakes(params: Params) -> Iterator[Mistake]:
                 f"there is no study '{run.study}'; there are {', '.join(params.studies)}",
             )
         yield from _checkpoint_mistakes(run, params)
+        yield from _init_mistakes(run, params)
     for name, evaluation in params.evaluation.items():
         yield from _evaluation_mistakes(name, evaluation.extractor, evaluation.reference, params)
     for section, entries in (("tables", params.tables), ("figures", params.figures)):
         for name, by_study in entries.items():
             for study, entry in by_study.items():
                 yield from _entry_mistakes((section, name, study), study, entry.runs, params)
+                if isinstance(entry, Overfit):
+                    yield from _overfit_mistakes((section, name, study), entry, params)
+                if isinstance(entry, Gallery):
+                    yield from _gallery_mistakes((section, name, study), entry, params)
+                if isinstance(entry, Manifold):
+                    yield from _manifold_mistakes((section, name, study), entry)
 
 
 def _checkpoint_mistakes(run: Run, params: Params) -> Iterator[Mistake]:
@@ -134,21 +161,58 @@ def _checkpoint_mistakes(run: Run, params: Params) -> Iterator[Mistake]:
         )
 
 
+def _init_mistakes(run: Run, params: Params) -> Iterator[Mistake]:
+    """What is wrong where a run starts from the weights of another; other files are checked by the training."""
+    if run.checkpoint is not None:
+        return
+    where: Keys = ("runs", run.name, "training", "init_from")
+    trained = {RunFolder.of(other.study, other.name).model: other for other in params.runs.values()}
+    source, started = run, [run.name]
+    while source.training.init_from is not None:
+        path = Path(source.training.init_from)
+        if path not in trained:
+            if path.parts[:1] == RESULTS.parts and "runs" in path.parts and source is run:
+                yield where, f"no run has its weights in '{path}' (results/[<study>/]runs/<run>/model.safetensors)"
+            break
+        source = trained[path]
+        if source.checkpoint is not None:
+            source = params.runs.get(source.checkpoint.run, source)
+        if source.name in started:
+            yield where, f"the weights would wait for themselves: {' <- '.join([*started, source.name])}"
+            return
+        started.append(source.name)
+    if len(started) > 1:
+        first = params.runs[started[1]]
+        for key in ("patch_size", "hidden_size", "depth", "num_heads", "qk_norm"):
+            theirs, ours = getattr(first.model, key), getattr(run.model, key)
+            if theirs != ours:
+                yield where, f"the backbone of '{first.name}' has {key} {theirs}, this run's {ours}"
+        if first.dataset.num_classes != run.dataset.num_classes:
+            yield where, f"'{first.name}' has {first.dataset.num_classes} classes, this run {run.dataset.num_classes}"
+
+
 def _evaluation_mistakes(
     name: str,
     extractor: object,
-    reference: FileReference | HeldOutReference,
+    reference: FileReference | HeldOutReference | DatasetReference,
     params: Params,
 ) -> Iterator[Mistake]:
     where: Keys = ("evaluation", name)
-    size = params.evaluation[name].image_size
+    evaluation = params.evaluation[name]
+    size = evaluation.image_size
+    fewest = min(evaluation.num_samples, getattr(reference, "num_images", evaluation.num_samples))
+    if evaluation.neighbours >= fewest:
+        yield (
+            (*where, "neighbours"),
+            f"{evaluation.neighbours} is not below {fewest}, the number of samples or of reference images",
+        )
     for key, part in (("extractor", extractor), ("reference", reference)):
-        if not isinstance(part, PhotoExtractor | HeldOutReference):
+        if not isinstance(part, PhotoExtractor | HeldOutReference | DatasetReference):
             continue
         dataset = params.datasets.get(part.dataset)
         if dataset is None:
             yield (*where, key, "dataset"), f"there is no dataset '{part.dataset}'"
-        elif not isinstance(dataset, Photographs):
+        elif not isinstance(dataset, Photographs) and not isinstance(part, DatasetReference):
             yield (*where, key, "dataset"), f"'{part.dataset}' is not a dataset of photographs"
         elif dataset.image_size != size:
             yield (
@@ -169,3 +233,43 @@ def _entry_mistakes(where: Keys, study: str, runs: tuple[str, ...], params: Para
     if where[0] == "tables" and len(set(runs)) < len(runs):
         twice = sorted({run for run in runs if runs.count(run) > 1})
         yield where, f"run '{twice[0]}' stands in it twice"
+
+
+def _overfit_mistakes(where: Keys, figure: Overfit, params: Params) -> Iterator[Mistake]:
+    side = figure.crop.size
+    for label, series in figure.series.items():
+        run = params.runs.get(series.run)
+        if run is None:
+            continue
+        patch, width, rank = run.model.patch_size, run.model.hidden_size, 3 * run.model.patch_size**2
+        key: Keys = (*where, "series", label, "run")
+        if side % patch:
+            yield key, f"patch_size {patch} of '{run.name}' does not divide the crop of {side} x {side} pixels"
+        if width < rank:
+            yield (
+                key,
+                f"hidden_size {width} of '{run.name}' is below 3 x patch_size^2 = {rank}: its tokens cannot carry the "
+                "noise of a patch, which would be taken for a loss of detail",
+            )
+    for index, detail in enumerate(figure.details):
+        if max(detail.top, detail.left) + detail.size > side:
+            yield (*where, "details", index), f"reaches outside the crop of {side} x {side} pixels"
+
+
+def _gallery_mistakes(where: Keys, figure: Gallery, params: Params) -> Iterator[Mistake]:
+    run = params.runs.get(figure.run)
+    if run is None:
+        return
+    for number in figure.classes:
+        if number >= run.dataset.num_classes:
+            yield (*where, "classes", number), f"the dataset of '{run.name}' has {run.dataset.num_classes} classes"
+    if figure.cfg_scale > 1 and run.training.label_dropout == 0:
+        yield (*where, "cfg_scale"), f"'{run.name}' has seen no images without labels (training.label_dropout is 0)"
+
+
+def _manifold_mistakes(where: Keys, figure: Manifold) -> Iterator[Mistake]:
+    if figure.hidden_size % (4 * figure.num_heads):
+        yield (
+            (*where, "hidden_size"),
+            f"{figure.hidden_size} is not divisible by 4 x num_heads = {4 * figure.num_heads}, as 2-D RoPE needs",
+        )

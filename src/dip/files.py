@@ -49,6 +49,20 @@ def atomic_copy(source: str | Path, target: str | Path) -> None:
         shutil.copyfileobj(file, copy, 1 << 24)
 
 
+def move(source: str | Path, target: str | Path) -> None:
+    """Move a file to `target`, atomically; from another file system it is copied. Errors as in `atomic_write`."""
+    source, target = Path(source), Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        atomic_copy(source, target)
+        source.unlink()
+    _fsync_folder(target.parent)
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON with sorted keys, atomically."""
     with atomic_write(path) as file:

@@ -373,8 +373,11 @@ def _message(detail: Any) -> str:
 
 
 def nearest(name: Any, names: Any) -> str:
-    """A hint for a mistyped name."""
+    """A hint for a mistyped name: the nearest one, or the first few that there are."""
     import difflib
 
-    near = difflib.get_close_matches(str(name), list(names), n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(names)}"
+    names = list(names)
+    if near := difflib.get_close_matches(str(name), names, n=1):
+        return f"; did you mean '{near[0]}'?"
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"; there are {', '.join(names[:10])}{more}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 DATA = Path("data")
 WORK = Path("work")
+JOBS = Path("workflow/profiles/slurm/jobs.yaml")  # what SLURM jobs ask for
 PAPER = "paper"  # the study whose results stand at the top of results/
 
 
@@ -70,6 +73,11 @@ class RunFolder:
         return self.folder / "samples.npz"
 
     @property
+    def sampling(self) -> Path:
+        """What the samples were made with: weights, solver, guidance, seed, devices, versions."""
+        return self.folder / "samples.json"
+
+    @property
     def grid(self) -> Path:
         """A labelled grid of samples."""
         return self.folder / "samples.png"
@@ -97,19 +105,31 @@ class Store:
         return cls(DATA / dataset)
 
     @property
-    def images(self) -> Path:
-        """uint8 array of shape (num_images, image_size, image_size, 3)."""
-        return self.folder / "images.npy"
-
-    @property
-    def labels(self) -> Path:
-        """int64 array of shape (num_images,)."""
-        return self.folder / "labels.npy"
-
-    @property
     def manifest(self) -> Path:
-        """Counts, class names, settings and checksums."""
+        """Which files make up the store, with checksums; counts, class names, settings, and what was skipped."""
         return self.folder / "manifest.json"
+
+    @property
+    def skipped(self) -> Path:
+        """Files that could not be read, where they were too many to go on."""
+        return self.folder / "skipped.json"
+
+    def shard(self, number: int, digest: str) -> Path:
+        """uint8 array of shape (images of the shard, image_size, image_size, 3).
+
+        Args:
+            number: Which shard.
+            digest: Hexadecimal checksum of what it is made from, so that shards of other settings lie beside it.
+        """
+        return self.folder / f"images-{number:05d}-{digest[:12]}.npy"
+
+    def labels(self, digest: str) -> Path:
+        """int64 array of shape (num_images,)."""
+        return self.folder / f"labels-{digest[:12]}.npy"
+
+    def index(self, digest: str) -> Path:
+        """Where every image lies and where it came from, a line for each."""
+        return self.folder / f"index-{digest[:12]}.csv"
 
 
 def feature_network(evaluation: str) -> Path:
@@ -122,13 +142,57 @@ def reference(evaluation: str) -> Path:
     return DATA / "references" / f"{evaluation}.npz"
 
 
-def work_folder(run: str, spec: str, manifest: bytes) -> Path:
+def given_path(text: str, key: str, what: str) -> Path:
+    """A path that params.yaml gives, with its $VARIABLES and ~ replaced.
+
+    Args:
+        text: As it stands in params.yaml.
+        key: Its key, for the message.
+        what: What should lie there, for the message.
+
+    Raises:
+        ValueError: An environment variable is not set.
+    """
+    expanded = os.path.expandvars(text)
+    if missing := re.search(r"\$\{?(\w*)", expanded):
+        raise ValueError(
+            f"params.yaml: {key} is '{text}', and the environment variable {missing[1]} is not set; point it at "
+            f"{what}, or write the path into params.yaml"
+        )
+    return Path(expanded).expanduser()
+
+
+def work_folder(run: str, spec: str, manifest: bytes, init_sha256: str | None = None) -> Path:
     """State of a training in progress, outside every declared output, because Snakemake and DVC delete those.
 
     Args:
         run: Name of the run.
         spec: `TrainingSpec.canonical()`.
         manifest: Content of the dataset's manifest.
+        init_sha256: Checksum of the weights that the training starts from, if any.
     """
-    digest = hashlib.sha256(spec.encode() + b"\0" + manifest).hexdigest()
+    content = spec.encode() + b"\0" + manifest + (init_sha256 or "").encode()
+    digest = hashlib.sha256(content).hexdigest()
     return WORK / f"{run}-{digest[:12]}"
+
+
+def stage_folder(run: str, stage: str, spec: str, *inputs: Path) -> Path:
+    """State of another stage of a run in progress; like Snakemake, it knows a file by its size and time.
+
+    Args:
+        run: Name of the run.
+        stage: What is done, "sample" for example.
+        spec: Canonical JSON of the parameters.
+        inputs: Files that the stage reads.
+
+    Raises:
+        ValueError: A file is missing.
+    """
+    digest = hashlib.sha256(spec.encode())
+    for path in inputs:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            raise ValueError(f"{path} is missing; make it first: `snakemake --profile ... {path}`") from None
+        digest.update(f"\0{path}\0{found.st_size}\0{found.st_mtime_ns}".encode())
+    return WORK / f"{run}-{stage}-{digest.hexdigest()[:12]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from dip import params
+from dip.data.prepare import write_store
 from dip.paths import Store
 from dip.schema import Params, Run, TrainingSpec
 
@@ -94,9 +94,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with the tiny params.yaml and its dataset prepared (random pixels)."""
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(TINY)
-    store = Store.of("photos")
-    store.folder.mkdir(parents=True)
-    np.save(store.images, np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8))
-    np.save(store.labels, np.arange(16) % 2)
-    store.manifest.write_text(json.dumps({"class_names": ["coins", "chelsea"]}))
+    dataset = params.load().datasets["photos"]
+    images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
+    write_store("photos", dataset, Store.of("photos"), images, np.arange(16) % 2, ["coins", "chelsea"])
     return tmp_path

@@ -134,6 +134,34 @@ def test_entries_that_do_not_fit_each_other(
     assert what in line
 
 
+@pytest.mark.parametrize(
+    ("edits", "what"),
+    [
+        ({}, None),
+        ({"init_from": "$WEIGHTS/dit.ckpt"}, None),
+        ({"init_from": "results/demo/runs/dti/model.safetensors"}, "no run has its weights in 'results/demo/runs/dti/"),
+        (
+            {"init_from": "results/demo/runs/deep/model.safetensors"},
+            "the weights would wait for themselves: deep <- deep",
+        ),
+        ({"init_from": "results/demo/runs/later/model.safetensors"}, "wait for themselves: deep <- later <- deep"),
+        ({"init_from": "results/demo/runs/dip/model.safetensors"}, "the backbone of 'dip' has depth 2, this run's 3"),
+        ({"init_from": "results/demo/runs/dip_ep2/model.safetensors"}, "the backbone of 'dip' has depth 2"),
+    ],
+)
+def test_weights_to_start_from_must_fit(load: Load, content: Content, edits: dict[str, Any], what: str | None) -> None:
+    """Wrong: days of training of the first run would come before the message that its weights do not fit."""
+    put(content, "runs.deep.training", edits)
+    later = {"init_from": "results/demo/runs/deep/model.safetensors"}
+    content["runs"]["later"] = {"base": "deep", "training": later}
+    if what is None:
+        load(content)
+    else:
+        lines = [line for line in mistakes(load, content) if line.startswith("runs.deep.")]
+        assert lines[0].startswith("runs.deep.training.init_from: ")
+        assert what in lines[0]
+
+
 def test_run_of_an_unknown_study(load: Load, content: Content) -> None:
     """Wrong: its results would go to a folder that no target names."""
     put(content, "runs.deep.study", "papr")

@@ -40,8 +40,8 @@ def message(*arguments: str) -> str:
             "dip figure: params.yaml: figures.figure10.small: there is no such",
         ),
         (["milestone", "dip"], "dip milestone: results/demo/runs/dip: the run takes no milestone"),
-        (["sample", "dip"], "dip sample: results/demo/runs/dip/model.safetensors: not a readable safetensors file"),
-        (["train", "dip", "--slurm", "{"], "dip train: "),
+        (["sample", "dip"], "dip sample: results/demo/runs/dip/model.safetensors is missing; make it first"),
+        (["train", "dip", "--launcher", "slurm", "--slurm", "absent.yaml"], "dip train: absent.yaml: cannot be read"),
     ],
 )
 def test_mistakes_end_in_one_line(workplace: Path, arguments: list[str], expected: str) -> None:
@@ -67,7 +67,7 @@ def test_our_own_errors_keep_their_traceback(workplace: Path, monkeypatch: pytes
         def broken(*arguments: object, error: Exception = error, **settings: object) -> None:
             raise error
 
-        monkeypatch.setattr("dip.training.launch.launch", broken)
+        monkeypatch.setattr("dip.launch.launcher.launch", broken)
         with pytest.raises(type(error)):
             cli.main(["train", "dip"])
 
@@ -78,7 +78,7 @@ def test_interruption_says_how_to_go_on(workplace: Path, monkeypatch: pytest.Mon
     def interrupted(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dip.training.launch.launch", interrupted)
+    monkeypatch.setattr("dip.launch.launcher.launch", interrupted)
     assert message("train", "dip") == "dip train: interrupted; run the same command again to go on"
 
 
@@ -87,7 +87,7 @@ def test_planned_parameters_hold(
 ) -> None:
     """Wrong: params.yaml, edited while a workflow runs, would change jobs that were planned before."""
     seen: list[TrainingSpec] = []
-    monkeypatch.setattr("dip.training.launch.launch", lambda run, spec, folder, **settings: seen.append(spec))
+    monkeypatch.setattr("dip.launch.launcher.launch", lambda job, launcher: seen.append(job.spec))
     planned = params.load().runs["dip"].part(TrainingSpec)
     cli.main(["train", "dip", "--spec", planned.canonical()])
     assert "has changed" not in caplog.text
@@ -114,6 +114,7 @@ def test_stages_follow_each_other(workplace: Path) -> None:
     samples = [np.load(folder.samples)["arr_0"] for folder in folders.values()]
     assert all(images.shape == (10, 8, 8, 3) for images in samples)
     assert (samples[0] != samples[1]).any() and (samples[0] != samples[2]).any()
+    assert "there is no sampling to join" in message("sample", "dip", "--join")
     assert not folders["dip_2steps"].model.exists(), "it samples with the weights of the run it names"
     assert json.loads(folders["dip_2steps"].latency.read_text())["num_steps"] == 2
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from dip import paths
-from dip.paths import RunFolder, Store, work_folder
+from dip.paths import RunFolder, Store, given_path, work_folder
 
 
 def test_paper_s_results_stand_at_the_top() -> None:
@@ -30,9 +32,9 @@ def test_files_of_a_run_and_of_a_dataset() -> None:
         "latency.json",
     ]
     store = Store.of("photos32")
-    assert [str(path) for path in (store.images, store.labels, store.manifest)] == [
-        f"data/photos32/{name}" for name in ("images.npy", "labels.npy", "manifest.json")
-    ]
+    files = (store.manifest, store.shard(3, "0123456789abcdef"), store.labels("f" * 64), store.index("f" * 64))
+    names = ("manifest.json", "images-00003-0123456789ab.npy", "labels-ffffffffffff.npy", "index-ffffffffffff.csv")
+    assert [str(path) for path in files] == [f"data/photos32/{name}" for name in names]
 
 
 def test_state_of_a_training_depends_on_parameters_and_data() -> None:
@@ -43,3 +45,20 @@ def test_state_of_a_training_depends_on_parameters_and_data() -> None:
     others = {work_folder("dip", "{1}", b"data"), work_folder("dip", "{}", b"d"), work_folder("dit", "{}", b"data")}
     assert first not in others and len(others) == 3
     assert work_folder("dip", "ab", b"c") != work_folder("dip", "a", b"bc")
+
+
+def test_state_of_a_training_depends_on_the_weights_it_started_from() -> None:
+    """Wrong: after the file of `init_from` was changed, a training from the old one would go on or be published."""
+    folders = {work_folder("dip", "{}", b"data", checksum) for checksum in (None, "a" * 64, "b" * 64)}
+    assert len(folders) == 3
+
+
+def test_given_path_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a path that works in a shell would not work in params.yaml, or the variable to set stays unknown."""
+    monkeypatch.setenv("DIP_TEST_FOLDER", "/weights")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("DIP_TEST_UNSET", raising=False)
+    assert given_path("${DIP_TEST_FOLDER}/dit.pt", "key", "a file") == Path("/weights/dit.pt")
+    assert given_path("~/dit.pt", "key", "a file") == Path("/home/me/dit.pt")
+    with pytest.raises(ValueError, match=r"params\.yaml: key is .* the environment variable DIP_TEST_UNSET is not set"):
+        given_path("$DIP_TEST_FOLDER/$DIP_TEST_UNSET", "key", "a file")

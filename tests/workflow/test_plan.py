@@ -40,18 +40,35 @@ def test_table2_of_the_paper_takes_eight_trainings(shipped: Project) -> None:
 def test_slurm_profile_plans_the_whole_paper_study(shipped: Project) -> None:
     """Without a target the slurm profile builds the paper study, and nothing of the others."""
     jobs = shipped.plan(profile="slurm")
-    assert runs_of(jobs, "table") == {"table1", "table2", "table3", "placement"}
-    assert runs_of(jobs, "figure") == {"figure10"}
+    assert runs_of(jobs, "table") == {"table1", "table2", "table3", "placement", "cost"}
+    assert runs_of(jobs, "figure") == {"figure10", "theory"}
     assert runs_of(jobs, "prepare") == {"imagenet256", "imagenet512"}
     assert not {run for run in runs_of(jobs, "train") if run.startswith(("demo_", "small_"))}
 
 
-def test_slurm_profile_hands_trainings_to_slurm(shipped: Project) -> None:
-    """The profile's job parameters must reach `dip train` as the JSON they are."""
-    target = "results/demo/runs/demo_dit/model.safetensors"
-    output = shipped.snakemake("--dry-run", "--printshellcmds", target, profile="slurm").stdout
-    assert "--launcher slurm" in output
-    assert """--slurm '{"slurm_partition": "gpu", "gpus_per_node": 1""" in output
+def test_a_gallery_takes_one_training_and_no_samples(shipped: Project) -> None:
+    """Galleries draw images of their own; 50,000 samples would be made for nothing."""
+    jobs = shipped.plan("results/figure13.png", "results/figure25.pdf", profile="slurm")
+    assert runs_of(jobs, "train") == {"dip_xl_16", "dip_xl_32_512"}
+    assert runs_of(jobs, "figure") == {"figure13", "figure25"}
+    assert {job.split()[0] for job in jobs} == {"prepare", "train", "experiment", "figure"}
+
+
+def test_a_sweep_of_guidance_trains_once(shipped: Project) -> None:
+    """Every point would be a training of its own instead of another sampling of the same weights."""
+    jobs = shipped.plan("results/demo/guidance.pdf")
+    assert runs_of(jobs, "train") == {"demo_dip"}
+    assert len(runs_of(jobs, "sample")) == len(runs_of(jobs, "evaluate")) == 6
+
+
+def test_slurm_profile_hands_work_to_slurm(shipped: Project) -> None:
+    """Days of GPU work must not run on the login node."""
+    target = "results/demo/runs/demo_dit/latency.json"
+    other = "results/demo/runs/demo_dit/metrics.json"
+    output = shipped.snakemake("--dry-run", "--printshellcmds", target, other, profile="slurm").stdout
+    for stage in ("train", "sample", "latency", "evaluate"):
+        (line,) = (line for line in output.splitlines() if f"dip {stage} demo_dit" in line)
+        assert line.endswith("--launcher slurm") or "--launcher slurm " in line
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -103,6 +120,47 @@ def test_missing_imagenet_says_which_setting_to_fill_in(project: Project) -> Non
     assert result.returncode == 1
     assert "datasets.imagenet256.source" in result.stdout
     assert not (project.folder / "data/imagenet256/manifest.json").exists()
+
+
+def start_from(project: Project, path: str) -> None:
+    project.edit("training: {milestones: [1]}", f"training: {{milestones: [1], init_from: {path}}}")
+
+
+def test_weights_to_start_from_are_trained_first(project: Project) -> None:
+    """A fresh head on a trained backbone is one line in params.yaml: the backbone's training must be planned too."""
+    target = "results/demo/runs/dip/model.safetensors"
+    assert runs_of(project.plan(target), "train") == {"dip"}
+    start_from(project, "results/demo/runs/dit/model.safetensors")
+    assert runs_of(project.plan(target), "train") == {"dit", "dip"}
+
+
+def test_changed_weights_to_start_from_train_again(project: Project) -> None:
+    """Other weights are another result; a table over the old one would be stale."""
+    target, weights = "results/demo/runs/dip/model.safetensors", project.folder / "dit.safetensors"
+    project.make("results/demo/runs/dit/model.safetensors")
+    weights.write_bytes(project.content("results/demo/runs/dit/model.safetensors"))
+    start_from(project, "dit.safetensors")
+    project.make(target)
+    assert project.plan(target) == set()
+    weights.write_bytes(b"other weights")
+    assert project.plan(target) == {"train dip"}
+
+
+def test_missing_weights_to_start_from(project: Project) -> None:
+    """A missing file must be named before anything runs; an unset variable where the training runs, not in planning."""
+    target = "results/demo/runs/dip/model.safetensors"
+    start_from(project, "/absent/dit.pt")
+    message = "params.yaml: runs.dip.training.init_from: there is no file '/absent/dit.pt'"
+    result = project.snakemake("--dry-run", target)
+    assert result.returncode == 1
+    assert message in result.stdout
+    project.edit("/absent/dit.pt", "$DIP_TEST_UNSET/dit.pt")
+    assert runs_of(project.plan(target), "train") == {"dip"}
+    project.make("data/photos16/manifest.json")
+    result = project.command("dip", "train", "dip")
+    assert result.returncode == 1
+    assert "runs.dip.training.init_from is '$DIP_TEST_UNSET/dit.pt'" in result.stdout
+    assert "the environment variable DIP_TEST_UNSET is not set" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,16 @@ from types import SimpleNamespace
 from snakemake.exceptions import WorkflowError
 
 from dip.params import ParamsError, load, nearest
-from dip.paths import RunFolder, Store, experiment_data, feature_network, reference, study_prefix
-from dip.schema import Comparison, EvaluationSpec, MilestoneSpec, PhotoExtractor, SamplingSpec, TrainingSpec, Theory
+from dip.paths import JOBS, RunFolder, Store, experiment_data, feature_network, given_path, reference, study_prefix
+from dip.schema import (
+    Comparison,
+    EvaluationSpec,
+    Gallery,
+    MilestoneSpec,
+    PhotoExtractor,
+    SamplingSpec,
+    TrainingSpec,
+)
 
 # The rules call `dip`, also where the environment of this Snakemake was not activated.
 os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
@@ -98,17 +106,16 @@ def shown(section):
     return content
 
 
-def figures_of(study, *kinds):
-    """Figures of a study, by name."""
-    entries = {name: by_study[study] for name, by_study in PARAMS.figures.items() if study in by_study}
-    return {name: figure for name, figure in entries.items() if isinstance(figure, kinds or object)}
+def entries_of(section, study):
+    """Tables or figures of a study, by name."""
+    return {name: by_study[study] for name, by_study in getattr(PARAMS, section).items() if study in by_study}
 
 
 def everything_of(study):
-    """Tables, figures and grids of a study, but for the experiments that train something of their own."""
+    """Tables, figures and grids of a study, but for the figures that are made on request."""
     folder = f"results/{study_prefix(study)}"
-    tables = {name: by_study[study] for name, by_study in PARAMS.tables.items() if study in by_study}
-    figures = figures_of(study, Comparison, Theory)
+    tables = entries_of("tables", study)
+    figures = {name: figure for name, figure in entries_of("figures", study).items() if not figure.on_request}
     runs = dict.fromkeys(run for entry in (*tables.values(), *figures.values()) for run in entry.runs)
     return (
         [f"{folder}{name}.csv" for name in tables]

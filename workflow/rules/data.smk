@@ -1,5 +1,7 @@
 """Datasets, feature networks and references."""
 
+from dip.schema import ImageFiles
+
 
 def settings_of_dataset(wildcards):
     """Settings of a dataset as canonical JSON, without where its images lie: to move them changes no result."""
@@ -24,10 +26,12 @@ rule prepare:
         manifest="data/{dataset}/manifest.json",
     wildcard_constraints:
         dataset="|".join(PARAMS.datasets),
+    # All cores, of which Snakemake gives those that there are, to decode image files.
+    threads: lambda wildcards: 9999 if isinstance(PARAMS.datasets[wildcards.dataset], ImageFiles) else 1
     params:
         spec=settings_of_dataset,
     shell:
-        "dip prepare {wildcards.dataset}"
+        "dip prepare {wildcards.dataset} --workers {threads}"
 
 
 rule feature_network:
@@ -51,9 +55,15 @@ def extractor_of(evaluation):
     return [feature_network(evaluation)] if trained else []
 
 
+def reference_data(evaluation):
+    """The prepared dataset whose statistics the evaluator compares with, if it does."""
+    settings = PARAMS.evaluation[evaluation].reference
+    return [Store.of(settings.dataset).manifest] if settings.kind == "dataset" else []
+
+
 rule reference:
     input:
-        lambda wildcards: extractor_of(wildcards.evaluation),
+        lambda wildcards: extractor_of(wildcards.evaluation) + reference_data(wildcards.evaluation),
     output:
         "data/references/{evaluation}.npz",
     wildcard_constraints:

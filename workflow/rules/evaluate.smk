@@ -8,7 +8,11 @@ rule evaluate:
         extractor=lambda wildcards: extractor_of(run_of(wildcards).evaluation_name),
     output:
         "results/{study}runs/{run}/metrics.json",
+    resources:
+        launcher="local",
+        slurm=str(JOBS),
     params:
         spec=spec_of(EvaluationSpec),
     shell:
-        "dip evaluate {wildcards.run} --spec {params.spec:q}"
+        "dip evaluate {wildcards.run} --spec {params.spec:q} --launcher {resources.launcher}"
+        " --slurm {resources.slurm:q}"

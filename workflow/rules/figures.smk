@@ -17,7 +17,18 @@ def shown_by(wildcards):
             yield folder.latency
 
 
+def weights_shown(wildcards):
+    """The weights that a gallery draws samples with; other experiments need none."""
+    figure = entry_of("figures", wildcards)
+    if not isinstance(figure, Gallery):
+        return []
+    run = PARAMS.runs[figure.run]
+    return [RunFolder.of(run.study, run.name).weights(run)]
+
+
 rule experiment:
+    input:
+        weights_shown,
     output:
         "results/{study}{name}.npz",
     wildcard_constraints:

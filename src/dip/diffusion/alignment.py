@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dip.paths import given_path
+
 if TYPE_CHECKING:
     from dip import schema
 
 ENCODER_IMAGE_SIZE = 224
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # as timm names them on the Hugging Face hub
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # as timm names them on the Hugging Face hub
 
 
 class PatchEncoder(nn.Module):
@@ -158,7 +160,7 @@ def load_encoder(name: str, path: str | Path | None = None) -> PatchEncoder:
     import timm
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    file = _find_weights(name, path)
+    file = find_weights(name, path)
     vit: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=ENCODER_IMAGE_SIZE)
     try:
         weights = timm.models.load_state_dict(str(file), weights_only=True)
@@ -169,31 +171,35 @@ def load_encoder(name: str, path: str | Path | None = None) -> PatchEncoder:
     return PatchEncoder(vit, data["mean"], data["std"], ENCODER_IMAGE_SIZE)
 
 
-def _find_weights(name: str, path: str | Path | None) -> Path:
-    """The file with an encoder's weights: `path`, or the one in the Hugging Face cache."""
+def find_weights(name: str, path: str | Path | None) -> Path:
+    """The file with an encoder's weights: `path`, or the one in the Hugging Face cache; errors as in `load_encoder`."""
     from huggingface_hub import try_to_load_from_cache
 
-    repository = _repository(name)
+    repository = find_repository(name)
     if path is not None:
-        file = Path(path).expanduser()
+        file = given_path(str(path), "training.alignment.encoder_path", f"the weights of {name}")
         if file.is_file():
             return file
         missing = f"there is no file {file} (training.alignment.encoder_path) with the weights of {name}"
     else:
-        for candidate in _WEIGHT_FILES:
+        for candidate in WEIGHT_FILES:
             cached = try_to_load_from_cache(repository, candidate)
             if isinstance(cached, str):
                 return Path(cached)
         missing = f"the weights of {name} are not in timm's cache, and they are never fetched during a run"
     raise FileNotFoundError(
-        f"{missing}. On a machine with internet run `hf download {repository} {_WEIGHT_FILES[0]}`, then copy "
-        "the file here and name it in training.alignment.encoder_path, or copy the whole Hugging Face cache; "
-        "or turn alignment off (training.alignment: null)"
+        f"{missing}. Run `dip fetch` on a machine with internet that sees the same cache; or bring the file of "
+        f"`hf download {repository} {WEIGHT_FILES[0]}` here and name it in training.alignment.encoder_path; or turn "
+        "alignment off (training.alignment: null)"
     )
 
 
-def _repository(name: str) -> str:
-    """Where on the Hugging Face hub timm keeps a model's weights."""
+def find_repository(name: str) -> str:
+    """Where on the Hugging Face hub timm keeps a model's weights.
+
+    Raises:
+        ValueError: timm has no such weights.
+    """
     import timm
 
     try:

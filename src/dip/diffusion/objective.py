@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from dip.schema import Training
 
 
-def draw(x_1: Tensor, y: Tensor, training: Training, *, step: int, null_class: int) -> tuple[PathSample, Tensor]:
+def draw(
+    x_1: Tensor, y: Tensor, training: Training, *, step: int, null_class: int, first: int = 0
+) -> tuple[PathSample, Tensor]:
     """Draw t, noise and label dropout of a training step; all depend on (seed, step, index in the batch) alone.
 
     Args:
@@ -28,11 +30,12 @@ def draw(x_1: Tensor, y: Tensor, training: Training, *, step: int, null_class: i
         training: Seed, distribution of t and label dropout.
         step: Training step.
         null_class: Label that stands for "no label".
+        first: Index of the first image in the global batch, where `x_1` is a part of it.
 
     Returns:
         The point on the path, and the labels with some replaced by `null_class`.
     """
-    index = np.arange(len(y))
+    index = np.arange(first, first + len(y))
     u = torch.from_numpy(uniform(training.seed, Stream.TIME, step, index))
     t = timesteps(training.timesteps, u).float().to(x_1.device)
     counters = [(step, int(i)) for i in index]

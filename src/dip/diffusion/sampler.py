@@ -1,10 +1,11 @@
-"""Euler's method with guidance inside an interval.
+"""Solvers by name, with guidance inside an interval.
 
 B batch, C channels, H x W image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,18 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from dip.schema import Sampling
 
+Velocity = Callable[[Tensor, float], Tensor]  # of x_t at t; both velocities of shape (B, C, H, W)
+
 
 def num_function_evaluations(sampling: Sampling) -> int:
-    """Forward passes per image: one for each step, two for each step inside the guidance interval."""
-    return sum(1 + _is_guided(sampling, t) for t in _times(sampling.num_steps)[:-1])
+    """Forward passes per image: one for each time the velocity is taken at, two where guidance is on."""
+    return sum(1 + _is_guided(sampling, t) for t in _evaluation_times(sampling))
 
 
 def nfe_label(sampling: Sampling) -> str:
-    """The paper's way to write it: `100x2` with guidance, `100` without."""
-    return f"{sampling.num_steps}x2" if sampling.cfg_scale > 1 else f"{sampling.num_steps}"
+    """The paper's way to write it: `100x2` for 100 velocities with guidance, `100` without."""
+    count = len(_evaluation_times(sampling))
+    return f"{count}x2" if sampling.cfg_scale > 1 else f"{count}"
 
 
 @torch.inference_mode()
@@ -41,18 +45,16 @@ def sample(model: nn.Module, x_0: Tensor, y: Tensor, sampling: Sampling, null_cl
 
     Source: paper section 4.1 (Euler, 100 steps) and appendix C (guidance interval).
     """
-    x_t = x_0
     null = torch.full_like(y, null_class)
-    times = _times(sampling.num_steps)
-    for t, t_next in pairwise(times):
-        if _is_guided(sampling, t):
-            both = model(torch.cat([x_t, x_t]), _batched(t, 2 * len(y), x_t), torch.cat([y, null]))
-            conditional, unconditional = both.float().chunk(2)
-            v = unconditional + sampling.cfg_scale * (conditional - unconditional)
-        else:
-            v = model(x_t, _batched(t, len(y), x_t), y).float()
-        x_t = x_t + (t_next - t) * v
-    return x_t
+
+    def velocity(x_t: Tensor, t: float) -> Tensor:
+        if not _is_guided(sampling, t):
+            return model(x_t, _batched(t, len(y), x_t), y).float()
+        both = model(torch.cat([x_t, x_t]), _batched(t, 2 * len(y), x_t), torch.cat([y, null]))
+        conditional, unconditional = both.float().chunk(2)
+        return unconditional + sampling.cfg_scale * (conditional - unconditional)
+
+    return _SOLVERS[sampling.solver](velocity, x_0, _times(sampling.num_steps))
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -60,8 +62,43 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
+def _euler(velocity: Velocity, x_t: Tensor, times: Sequence[float]) -> Tensor:
+    """First order, one velocity a step."""
+    for t, t_next in pairwise(times):
+        x_t = x_t + (t_next - t) * velocity(x_t, t)
+    return x_t
+
+
+def _heun(velocity: Velocity, x_t: Tensor, times: Sequence[float]) -> Tensor:
+    """Second order, two velocities a step: the mean of those at both of its ends."""
+    for t, t_next in pairwise(times):
+        v = velocity(x_t, t)
+        v_next = velocity(x_t + (t_next - t) * v, t_next)
+        x_t = x_t + (t_next - t) * (v + v_next) / 2
+    return x_t
+
+
+def _adams_bashforth(velocity: Velocity, x_t: Tensor, times: Sequence[float]) -> Tensor:
+    """Second order, one velocity a step: extrapolated from the last two; the first step is Euler's."""
+    v_last = None
+    for t, t_next in pairwise(times):
+        v = velocity(x_t, t)
+        x_t = x_t + (t_next - t) * (v if v_last is None else 1.5 * v - 0.5 * v_last)
+        v_last = v
+    return x_t
+
+
+_SOLVERS = {"euler": _euler, "heun": _heun, "ab2": _adams_bashforth}
+
+
 def _times(num_steps: int) -> list[float]:
     return [step / num_steps for step in range(num_steps + 1)]
+
+
+def _evaluation_times(sampling: Sampling) -> list[float]:
+    """Where the solver takes the velocity."""
+    times = _times(sampling.num_steps)
+    return times[:-1] + times[1:] if sampling.solver == "heun" else times[:-1]
 
 
 def _is_guided(sampling: Sampling, t: float) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +23,25 @@ from dip.evaluation.photo_network import load_photo_network
 from dip.files import sha256
 from dip.progress import Progress
 
-Images = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+
+class ImageSet(Protocol):
+    """uint8 images of shape (n, H, W, 3): an array, in memory or mapped, or files that are read by slices."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def ndim(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, chosen: Any, /) -> NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,7 @@ def open_extractor(name: str, weights: str | Path | None = None) -> Extractor:
 
 def extract(
     extractor: Extractor,
-    images: Images | Iterable[Images],
+    images: ImageSet | Iterable[NDArray[np.uint8]],
     batch_size: int = 64,
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -101,7 +120,7 @@ def extract(
 
     Args:
         extractor: From `open_extractor`.
-        images: uint8, shape (n, H, W, 3), in memory or memory-mapped; or an iterable of such batches.
+        images: uint8, shape (n, H, W, 3); or an iterable of such batches.
         batch_size: Images at once; batches of an iterable are split to it. Changes features by rounding only.
         device: Where the network runs, in float32 without TF32.
         progress: Whether to show a bar, for an array.
@@ -121,14 +140,14 @@ def extract(
 
 def iterate_features(
     extractor: Extractor,
-    images: Images | Iterable[Images],
+    images: ImageSet | Iterable[NDArray[np.uint8]],
     batch_size: int = 64,
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Iterator[Features]:
     """As `extract`, one batch at a time, for sets whose features do not fit in memory."""
     network = extractor.network.to(device)
-    bar = Progress("features", total=len(images), unit="image") if progress and isinstance(images, np.ndarray) else None
+    bar = Progress("features", total=len(images), unit="image") if progress and _is_set(images) else None
     with bar or contextlib.nullcontext():
         for batch in _batches(images, batch_size):
             check_images(batch, extractor.image_size)
@@ -141,7 +160,7 @@ def iterate_features(
                 bar.advance(len(batch))
 
 
-def check_images(images: NDArray, image_size: int | None = None, where: str = "images") -> None:
+def check_images(images: ImageSet, image_size: int | None = None, where: str = "images") -> None:
     """Raise ValueError unless `images` is uint8 (n, H, W, 3), of side `image_size` where that is given."""
     if images.dtype != np.uint8:
         raise ValueError(
@@ -160,12 +179,16 @@ def check_images(images: NDArray, image_size: int | None = None, where: str = "i
         )
 
 
-def _batches(images: Images | Iterable[Images], batch_size: int) -> Iterator[Images]:
+def _batches(images: ImageSet | Iterable[NDArray[np.uint8]], batch_size: int) -> Iterator[NDArray[np.uint8]]:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    for array in [images] if isinstance(images, np.ndarray) else images:
+    for array in [images] if _is_set(images) else images:
         for start in range(0, len(array), batch_size):
             yield array[start : start + batch_size]
+
+
+def _is_set(images: ImageSet | Iterable[NDArray[np.uint8]]) -> TypeIs[ImageSet]:
+    return hasattr(images, "shape")
 
 
 @contextlib.contextmanager

@@ -67,18 +67,22 @@ class AdmInceptionV3(FeatureExtractorBase):
         self._spatial = output[:, :SPATIAL_CHANNELS].clone()
 
 
+def inception_cache() -> Path:
+    """Where torch-fidelity keeps the weights: the checkpoints of torch.hub."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
+
+
 def find_inception_weights(path: str | Path | None = None) -> Path:
     """`path`, or the file in torch-fidelity's cache where `path` is None; nothing is downloaded.
 
     Raises:
         FileNotFoundError: No such file; the message says where to get it and where to put it.
     """
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
-    found = cached if path is None else Path(path)
+    found = inception_cache() if path is None else Path(path)
     if not found.is_file():
         raise FileNotFoundError(
-            f"no Inception weights at {found}: fetch {URL_INCEPTION_V3} on a machine with internet and save it as "
-            f"{cached}, or name the file in the evaluation's `extractor.weights`"
+            f"no Inception weights at {found}: run `dip fetch` on a machine with internet that sees the same cache, or "
+            f"save {URL_INCEPTION_V3} as {inception_cache()}, or name the file in the evaluation's `extractor.weights`"
         )
     return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +23,21 @@ from dip.evaluation.frechet import Statistics
 from dip.files import atomic_write
 
 STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """An array in pieces along its first axis, read one after the other, so that it is never held as a whole.
+
+    Attributes:
+        shape: Of the whole.
+        dtype: Of all pieces.
+        pieces: Arrays of shape (n_i, *shape[1:]), the n_i summing to shape[0]; read once.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    pieces: Iterable[NDArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +98,7 @@ def load_reference(path: str | Path) -> Reference:
                 "VIRTUAL_*.npz file of the ADM release, or write the reference again"
             )
         mu, sigma, mu_s, sigma_s = (_read_array(archive, name, path) for name in STATISTICS)
-        metadata = json.loads(str(_read_array(archive, "metadata", path))) if "metadata" in keys else {}
+    metadata = load_metadata(path)
     try:
         return Reference(
             images,
@@ -95,13 +110,29 @@ def load_reference(path: str | Path) -> Reference:
         raise ValueError(f"{path}: {error}") from error
 
 
-def write_npz(path: str | Path, arrays: Mapping[str, NDArray]) -> None:
+def load_metadata(path: str | Path) -> dict[str, Any]:
+    """What `write_npz` was given as `metadata`, JSON in an array of one string; empty where there is none.
+
+    Raises:
+        FileNotFoundError, ValueError: As for `load_images`.
+    """
+    with _opened(path) as archive:
+        if "metadata.npy" not in archive.namelist():
+            return {}
+        text = str(_read_array(archive, "metadata", path))
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: its metadata is not JSON ({error}): write it again") from error
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, NDArray | Blocks]) -> None:
     """Write an uncompressed npz atomically, with the same bytes for the same arrays.
 
     Arrays are copied a few megabytes at a time, so memory-mapped ones are never held as a whole.
 
     Raises:
-        ValueError: An array of Python objects.
+        ValueError: An array of Python objects, or pieces that do not make up their array.
         OSError: The file cannot be written; an earlier one is left as it was.
     """
     with atomic_write(path, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -111,18 +142,29 @@ def write_npz(path: str | Path, arrays: Mapping[str, NDArray]) -> None:
                 _write_array(member, array)
 
 
-def _write_array(member: IO[bytes], array: NDArray) -> None:
-    array = np.asanyarray(array)
+def _write_array(member: IO[bytes], array: NDArray | Blocks) -> None:
+    if not isinstance(array, Blocks):
+        array = np.asanyarray(array)
+        array = Blocks(array.shape, array.dtype, [array])
     if array.dtype.hasobject:
         raise ValueError("arrays of Python objects cannot be written without pickle")
-    header = np.lib.format.header_data_from_array_1_0(array)
-    np.lib.format.write_array_header_1_0(member, {**header, "fortran_order": False})
-    if array.ndim == 0:
-        member.write(array.tobytes())
+    descr = np.lib.format.dtype_to_descr(array.dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(member, header)
+    if array.shape == ():
+        for piece in array.pieces:
+            member.write(piece.tobytes())
         return
-    rows = max(1, 2**24 // max(1, array[:1].nbytes))
-    for start in range(0, len(array), rows):
-        member.write(np.ascontiguousarray(array[start : start + rows]).tobytes())
+    written = 0
+    for piece in array.pieces:
+        if piece.shape[1:] != array.shape[1:] or piece.dtype != array.dtype:
+            raise ValueError(f"a piece of {piece.dtype} {piece.shape} cannot be part of {array.dtype} {array.shape}")
+        rows = max(1, 2**24 // max(1, piece[:1].nbytes))
+        for start in range(0, len(piece), rows):
+            member.write(np.ascontiguousarray(piece[start : start + rows]).tobytes())
+        written += len(piece)
+    if written != array.shape[0]:
+        raise ValueError(f"the pieces have {written} rows, the array should have {array.shape[0]}")
 
 
 def _opened(path: str | Path) -> zipfile.ZipFile:

@@ -6,6 +6,7 @@ Shapes: n = number of images, H/W = image, d = dimension of a feature.
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from dip.environment import describe_environment, device_name
-from dip.evaluation.features import Extractor, Features, check_images, extract, iterate_features
+from dip.evaluation.features import Extractor, Features, ImageSet, check_images, extract, iterate_features
 from dip.evaluation.frechet import RunningStatistics, Statistics, frechet_distance
+from dip.evaluation.images import open_images, source_deviations
 from dip.evaluation.inception_score import inception_score
 from dip.evaluation.manifold import precision_recall
-from dip.evaluation.npz import Reference, load_images, load_reference, write_npz
+from dip.evaluation.npz import Reference, load_reference, write_npz
 from dip.files import sha256
 
-__all__ = ["PROTOCOL_NUM_SAMPLES", "evaluate", "load_images", "write_reference"]
-
+_log = logging.getLogger(__name__)
 PROTOCOL_NUM_SAMPLES = 50_000  # paper, Section 4.1, and the ADM suite
 PROTOCOL_NEIGHBOURS = 3
 PROTOCOL_CHUNK = 5000
@@ -42,14 +43,15 @@ def evaluate(
     k: int = PROTOCOL_NEIGHBOURS,
     is_chunk_size: int = PROTOCOL_CHUNK,
     reference_name: str | None = None,
+    reference_sha256: str | None = None,
     batch_size: int = 64,
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Metrics of a sample file against a reference file.
+    """Metrics of samples against a reference file.
 
     Args:
-        samples_path: ADM-format npz, uint8 (n, H, W, 3), in the order it was sampled in.
+        samples_path: ADM-format npz, uint8 (n, H, W, 3), in the order it was sampled in; or a folder of PNG files.
         reference_path: Reference npz of the same resolution: `VIRTUAL_*.npz` of the ADM release or one of
             `write_reference`. From one with images only, statistics are computed from those images.
         extractor: From `dip.evaluation.features.open_extractor`.
@@ -57,21 +59,26 @@ def evaluate(
         k: Neighbours of precision and recall.
         is_chunk_size: Images per chunk of the Inception score.
         reference_name: How to name the reference; by default the name in it, or that of the ADM release's file it
-            is. Without any of these the name of the file stands in, and the result is not of the full protocol.
+            is. Without any of these the name of the file stands in.
+        reference_sha256: The checksum that params.yaml gives to the reference. It vouches for a file of the ADM
+            release whose checksum is not known here.
         batch_size: Images per step of the feature network.
         device: Where features and neighbour distances are computed.
         progress: Whether to show a bar.
 
     Returns:
         Metrics, and what they were obtained with, ready for JSON. `full_protocol` is true only for 50,000 samples
-        under Inception with verified weights and the suite's own settings; `deviations` says what is missing.
+        under Inception with verified weights, a reference file of the ADM release and the suite's own settings;
+        `deviations` says what is missing.
 
     Raises:
         FileNotFoundError: A file is missing.
         ValueError: Another number of samples or another resolution than asked for, a file that is not what it
             should be, a reference of another feature extractor, or features that are not finite.
     """
-    images = load_images(samples_path)
+    images, checksum_of_images = open_images(samples_path)
+    for deviation in source_deviations(images):
+        _log.warning("%s: %s", samples_path, deviation)
     reference = load_reference(reference_path)
     _check_pair(images, reference, samples_path, reference_path, num_samples)
     _check_extractor(reference, extractor, reference_path)
@@ -80,14 +87,15 @@ def evaluate(
     pool, spatial = _reference_statistics(reference, real, extractor, reference_path)
     precision, recall = precision_recall(real.pool, sample.pool, k, device=device)
     checksums = {
-        "samples": sha256(samples_path),
+        "samples": checksum_of_images(),
         "reference": sha256(reference_path),
         "extractor": extractor.sha256,
     }
     name = _reference_name(reference, reference_name, Path(reference_path).name, checksums["reference"])
     deviations = [
         *_setting_deviations(extractor, len(images), k, is_chunk_size),
-        *_reference_deviations(reference, name, checksums["reference"]),
+        *source_deviations(images),
+        *_reference_deviations(reference, name, checksums["reference"], reference_sha256),
     ]
     return {
         "fid": frechet_distance(pool, sample.pool),
@@ -100,6 +108,7 @@ def evaluate(
         "full_protocol": not deviations,
         "deviations": deviations,
         "feature_extractor": extractor.name,
+        "samples": Path(samples_path).name,
         "reference": name or Path(reference_path).name,
         "sha256": checksums,
         "settings": {
@@ -120,7 +129,7 @@ def evaluate(
 
 def write_reference(
     path: str | Path,
-    images: NDArray[np.uint8],
+    images: ImageSet,
     extractor: Extractor,
     *,
     name: str,
@@ -136,7 +145,7 @@ def write_reference(
 
     Args:
         path: npz to write.
-        images: uint8, shape (n, H, W, 3), in memory or memory-mapped; `mu`, `sigma`, `mu_s`, `sigma_s` are theirs.
+        images: uint8, shape (n, H, W, 3); `mu`, `sigma`, `mu_s`, `sigma_s` are theirs.
         extractor: From `dip.evaluation.features.open_extractor`.
         name: How metrics name this reference.
         manifold_images: Images for precision and recall; by default `num_manifold_images` of `images`, evenly
@@ -198,7 +207,7 @@ def _reference_statistics(
 
 
 def _check_pair(
-    images: NDArray, reference: Reference, samples_path: str | Path, reference_path: str | Path, num_samples: int
+    images: ImageSet, reference: Reference, samples_path: str | Path, reference_path: str | Path, num_samples: int
 ) -> None:
     if len(images) != num_samples:
         raise ValueError(
@@ -236,18 +245,27 @@ def _setting_deviations(extractor: Extractor, num_samples: int, k: int, is_chunk
 
 
 def _reference_name(reference: Reference, given: str | None, file_name: str, checksum: str) -> str | None:
-    """The name given, or the one in the file, or the ADM release's by name or checksum; None if there is none."""
-    released = [name for name, known in ADM_REFERENCES.items() if name == file_name or known == checksum]
-    return given or reference.metadata.get("name") or next(iter(released), None)
+    """The ADM release's by checksum, the name given, the one in the file, or the ADM release's by name; or None."""
+    by_checksum = [name for name, known in ADM_REFERENCES.items() if known == checksum]
+    by_name = [name for name in ADM_REFERENCES if name == file_name]
+    return next((name for name in (*by_checksum, given, reference.metadata.get("name"), *by_name) if name), None)
 
 
-def _reference_deviations(reference: Reference, name: str | None, checksum: str) -> list[str]:
+def _reference_deviations(reference: Reference, name: str | None, checksum: str, pinned: str | None) -> list[str]:
     """What in the reference does, in words."""
     found = []
+    known = ADM_REFERENCES.get(name) if name is not None else None
     if name is None:
         found.append("a reference of unknown origin")
-    elif ADM_REFERENCES.get(name) not in (None, checksum):
-        found.append(f"a reference without the checksum of the ADM release's {name}")
+    elif name not in ADM_REFERENCES:
+        found.append(f"the reference '{name}' instead of a file of the ADM release")
+    elif known is None and checksum != pinned:
+        found.append(
+            f"{name} with a SHA-256 that nobody vouches for ({checksum}): compare it with a trusted copy's and give "
+            "it as the evaluation's reference.sha256"
+        )
+    elif known not in (None, checksum):
+        found.append(f"a reference without the checksum of the ADM release's {name} (expected {known})")
     if reference.pool is None:
         found.append(f"reference statistics of {len(reference.images)} images instead of the whole training set")
     if len(reference.images) != MANIFOLD_IMAGES:

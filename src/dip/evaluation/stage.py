@@ -1,83 +1,180 @@
-"""`dip reference` and `dip evaluate`: the protocol applied to the files of an evaluator and of a run."""
+"""`dip reference` and `dip evaluate`: the protocol applied to the files of an evaluator, of a run, or to any files."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from dip.data.dataset import ImageStore
 from dip.data.photographs import held_out_crops
 from dip.environment import pick_device
-from dip.evaluation.features import Extractor, open_extractor
-from dip.evaluation.protocol import evaluate, write_reference
+from dip.evaluation.features import Extractor, ImageSet, open_extractor
+from dip.evaluation.protocol import PROTOCOL_NUM_SAMPLES, evaluate, write_reference
 from dip.files import atomic_copy, sha256, write_json
-from dip.paths import RunFolder, feature_network, reference
-from dip.schema import Dataset, Evaluation, EvaluationSpec, FileReference, PhotoExtractor, Photographs
+from dip.paths import RunFolder, Store, feature_network, given_path, reference
+from dip.schema import (
+    Dataset,
+    DatasetReference,
+    Evaluation,
+    EvaluationSpec,
+    FileReference,
+    PhotoExtractor,
+    Photographs,
+)
 
 
 def make_reference(name: str, evaluation: Evaluation, datasets: Mapping[str, Dataset], target: Path) -> None:
-    """Write what samples are compared with: a checked copy of the ADM file, or crops that training never saw.
+    """Write what samples are compared with.
+
+    This is a checked copy of the ADM file, statistics of a prepared dataset, or crops that training never saw.
 
     Args:
         name: Name of the evaluator in params.yaml.
         evaluation: Its settings.
-        datasets: Datasets by name, for their held-out regions.
+        datasets: Datasets by name.
         target: npz to write, in the layout of the ADM release.
 
     Raises:
-        ValueError: The ADM file is not named, not there, or has another checksum.
+        ValueError: The ADM file is not named, not there, or has another checksum; or the dataset is not prepared.
     """
-    if isinstance(evaluation.reference, FileReference):
-        source = _reference_file(name, evaluation.reference)
-        atomic_copy(source, target)
+    settings = evaluation.reference
+    if isinstance(settings, FileReference):
+        atomic_copy(_reference_file(name, settings), target)
         return
-    dataset = datasets[evaluation.reference.dataset]
-    assert isinstance(dataset, Photographs)  # dip.checks
-    images, _ = held_out_crops(dataset, evaluation.reference.num_images, evaluation.reference.seed)
-    extractor = _extractor(name, evaluation)
-    title = f"held-out crops of {evaluation.reference.dataset}"
-    write_reference(target, images, extractor, name=title, device=str(pick_device()))
+    dataset = datasets[settings.dataset]
+    images: ImageSet
+    if isinstance(settings, DatasetReference):
+        images = ImageStore(Store.of(settings.dataset), dataset).images
+        title, num_images = f"all {len(images)} images of {settings.dataset}", settings.num_images
+    else:
+        assert isinstance(dataset, Photographs)  # dip.checks
+        images, _ = held_out_crops(dataset, settings.num_images, settings.seed)
+        title, num_images = f"held-out crops of {settings.dataset}", settings.num_images
+    write_reference(
+        target,
+        images,
+        _extractor(name, evaluation),
+        name=title,
+        num_manifold_images=num_images,
+        device=str(pick_device()),
+        progress=True,
+    )
 
 
-def evaluate_run(spec: EvaluationSpec, target: RunFolder) -> None:
-    """Write metrics.json of a run's samples.
+def evaluate_run(spec: EvaluationSpec, target: RunFolder, metrics: Path) -> None:
+    """Write the metrics of a run's samples.
+
+    Args:
+        spec: Evaluator and protocol.
+        target: The run's folder, with its samples.
+        metrics: JSON file to write.
 
     Raises:
         ValueError: Samples, reference or feature network are missing, unreadable or do not fit each other.
     """
-    settings = spec.evaluation.reference
-    path = settings.path if isinstance(settings, FileReference) else None
-    metrics = evaluate(
+    content = evaluate(
         target.samples,
         reference(spec.evaluation_name),
         _extractor(spec.evaluation_name, spec.evaluation),
         num_samples=spec.num_samples,
         k=spec.evaluation.neighbours,
         is_chunk_size=spec.evaluation.inception_score_chunk,
-        reference_name=Path(path).name if path else None,  # the copy in data/ has lost it
+        **_name_of_file(spec.evaluation),
         device=str(pick_device()),
+        progress=True,
     )
-    write_json(target.metrics, metrics)
+    write_json(metrics, content)
+
+
+def evaluate_files(
+    samples: Path,
+    reference_name: str,
+    output: Path | None = None,
+    *,
+    evaluators: Mapping[str, Evaluation],
+    inception: Path | None = None,
+    num_samples: int = PROTOCOL_NUM_SAMPLES,
+) -> tuple[Path, dict[str, Any]]:
+    """Write the metrics of any samples, also those of other projects.
+
+    Args:
+        samples: npz in the ADM format, or a folder of PNG files.
+        reference_name: What they are compared with: an npz (of the ADM release or any other with images under
+            `arr_0`), an evaluator of params.yaml, or a prepared dataset, whose statistics are made if need be.
+        output: JSON file to write, beside the samples if not given.
+        evaluators: Those of params.yaml.
+        inception: Weights of Inception; torch-fidelity's cache is looked up if not given. Not with an evaluator.
+        num_samples: How many samples there have to be.
+
+    Returns:
+        output: The file.
+        metrics: Its content.
+
+    Raises:
+        ValueError: There is no such reference, or files do not fit each other.
+    """
+    output = output or samples.with_name(f"{samples.stem if samples.is_file() else samples.name}.metrics.json")
+    settings: dict[str, Any] = {"num_samples": num_samples}
+    if Path(reference_name).is_file():
+        path, extractor = Path(reference_name), open_extractor("inception", inception)
+    elif reference_name in evaluators:
+        if inception is not None:
+            raise ValueError(f"the evaluator '{reference_name}' has its own feature network; leave --inception out")
+        path, evaluation = reference(reference_name), evaluators[reference_name]
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; make it with `dip reference {reference_name}`")
+        extractor = _extractor(reference_name, evaluation)
+        settings |= {"k": evaluation.neighbours, "is_chunk_size": evaluation.inception_score_chunk}
+        settings |= _name_of_file(evaluation)
+    elif Store.of(reference_name).manifest.is_file():
+        extractor = open_extractor("inception", inception)
+        path = _dataset_reference(reference_name, extractor)
+    else:
+        raise ValueError(
+            f"reference '{reference_name}': it is no npz file, no evaluator of params.yaml "
+            f"({', '.join(evaluators) or 'there are none'}) and no prepared dataset"
+        )
+    metrics = evaluate(samples, path, extractor, **settings, device=str(pick_device()), progress=True)
+    write_json(output, metrics)
+    return output, metrics
+
+
+def _dataset_reference(dataset: str, extractor: Extractor) -> Path:
+    """The reference file of a prepared dataset for one feature network and one preparation; made if it is missing."""
+    store = Store.of(dataset)
+    digest = hashlib.sha256(extractor.sha256.encode() + store.manifest.read_bytes()).hexdigest()
+    path = reference(f"{dataset}-{digest[:12]}")
+    if not path.is_file():
+        images = ImageStore(store).images
+        title = f"all {len(images)} images of {dataset}"
+        write_reference(path, images, extractor, name=title, device=str(pick_device()), progress=True)
+    return path
+
+
+def _name_of_file(evaluation: Evaluation) -> dict[str, Any]:
+    """What the copy of a reference file in data/ was called, which it has lost, and its checksum in params.yaml."""
+    settings = evaluation.reference
+    if not isinstance(settings, FileReference):
+        return {}
+    path = os.path.expandvars(settings.path or "$")
+    return {"reference_name": None if "$" in path else Path(path).name, "reference_sha256": settings.sha256}
 
 
 def _extractor(name: str, evaluation: Evaluation) -> Extractor:
     if isinstance(evaluation.extractor, PhotoExtractor):
         return open_extractor("photo", feature_network(name))
-    weights = evaluation.extractor.weights
-    return open_extractor("inception", os.path.expandvars(weights) if weights else None)
+    weights, key = evaluation.extractor.weights, f"evaluation.{name}.extractor.weights"
+    return open_extractor("inception", given_path(weights, key, "the weights of Inception") if weights else None)
 
 
 def _reference_file(name: str, settings: FileReference) -> Path:
     key = f"evaluation.{name}.reference.path"
     if settings.path is None:
         raise ValueError(f"params.yaml: {key} is not set; give it the reference file of the ADM release")
-    expanded = os.path.expandvars(settings.path)
-    if "$" in expanded:
-        raise ValueError(
-            f"params.yaml: {key} is '{settings.path}', and that environment variable is not set; point it at the "
-            "reference file of the ADM release (VIRTUAL_*.npz), or write its path into params.yaml"
-        )
-    path = Path(expanded).expanduser()
+    path = given_path(settings.path, key, "the reference file of the ADM release (VIRTUAL_*.npz)")
     if not path.is_file():
         raise ValueError(f"params.yaml: {key}: there is no file '{path}'")
     if settings.sha256 is not None and (found := sha256(path)) != settings.sha256:

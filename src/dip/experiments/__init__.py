@@ -6,7 +6,7 @@ which makes the figure from them (a `matplotlib.figure.Figure`, drawn in the sty
 
 from typing import Any
 
-from dip.experiments import manifold, overfit, theory
+from dip.experiments import gallery, manifold, overfit, theory
 
-EXPERIMENTS: dict[str, Any] = {"theory": theory, "overfit": overfit, "manifold": manifold}
+EXPERIMENTS: dict[str, Any] = {"theory": theory, "overfit": overfit, "manifold": manifold, "gallery": gallery}
 """Modules by the kind of their figure."""

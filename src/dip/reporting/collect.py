@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
+from dip.data.dataset import ImageStore
 from dip.diffusion.sampler import nfe_label
 from dip.experiments import EXPERIMENTS
+from dip.experiments.gallery import class_numbers
 from dip.files import atomic_write
 from dip.model import build_model
-from dip.paths import RunFolder, experiment_data, study_folder
+from dip.paths import RunFolder, Store, experiment_data, study_folder
 from dip.reporting.cost import forward_gflops
 from dip.reporting.figures import Panel, figure10
 from dip.reporting.measured import MeasuredRow
 from dip.reporting.style import house_style, save_figure
 from dip.reporting.tables import build_table
 from dip.reporting.tables import write_table as write
-from dip.schema import Comparison, Params, Run
+from dip.schema import Comparison, Gallery, Params, Run
 
 _BELOW_RANK = "hidden size < 3 P²: tokens too small to carry a patch's noise"
 
@@ -89,6 +92,29 @@ def draw_figure(params: Params, study: str, name: str) -> None:
     figure10(panels, pdf, png, caption=params.studies[study].title + ".")
 
 
+def draw_gallery(params: Params, run: Run, classes: Sequence[str], path: Path, **settings: Any) -> None:
+    """Draw samples of any classes of a run, as PNG and as PDF beside it.
+
+    Args:
+        params: All of params.yaml.
+        run: Whose weights and solver it takes.
+        classes: Names or numbers.
+        path: PNG to write.
+        settings: Of `Gallery`: guidance, how many samples, seed.
+
+    Raises:
+        ValueError: There is no such class, or the weights are missing.
+    """
+    if path.suffix != ".png":
+        raise ValueError(f"{path}: expected a name that ends in .png")
+    numbers = class_numbers(classes, ImageStore(Store.of(run.dataset_name)).class_names)
+    gallery = Gallery(kind="gallery", caption=run.label, run=run.name, classes=numbers, **settings)
+    module = EXPERIMENTS[gallery.kind]
+    arrays = module.run(gallery, params)
+    with house_style():
+        save_figure(module.draw(gallery, arrays), path.with_suffix(".pdf"), path)
+
+
 def _load(path: Path, name: str) -> dict[str, np.ndarray]:
     """Arrays of an experiment."""
     try:
@@ -110,6 +136,8 @@ def _point(run: Run) -> dict[str, Any]:
         raise ValueError(f"run '{run.name}' has no usable results ({error}); remove its folder and run again") from None
     model, dataset = run.model, run.dataset
     point["patch_size"] = model.patch_size
+    point["cfg_scale"], point["num_steps"] = run.sampling.cfg_scale, run.sampling.num_steps
+    point["ema_decay"] = run.training.ema_decay
     point["gflops"] = forward_gflops(
         lambda: build_model(model, dataset.image_size, dataset.num_classes), dataset.image_size
     )

@@ -31,6 +31,9 @@ _QUANTITIES = {
     "head.depth": _Quantity("Head depth (stages)"),
     "head.width": _Quantity("Head width (channels)", log2=True),
     "patch_size": _Quantity("Patch size (pixels)", log2=True),
+    "cfg_scale": _Quantity("Guidance scale"),
+    "num_steps": _Quantity("Solver steps"),
+    "ema_decay": _Quantity("EMA decay"),
     "fid": _Quantity("FID ↓", is_metric=True),
     "sfid": _Quantity("sFID ↓", is_metric=True),
     "inception_score": _Quantity("IS ↑", is_metric=True),
@@ -194,7 +197,8 @@ def _set_x_axis(ax: Axes, values: list[float], *, log2: bool) -> None:
         ax.set_xscale("log", base=2)
         ax.set_xlim(values[0] / 1.25, values[-1] * 1.25)
     else:
-        ax.set_xlim(values[0] - 0.3, values[-1] + 0.3)
+        margin = 0.15 * (values[-1] - values[0]) or 0.3
+        ax.set_xlim(values[0] - margin, values[-1] + margin)
     ax.xaxis.set_major_locator(FixedLocator(values))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(_plain))

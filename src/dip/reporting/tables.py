@@ -13,11 +13,12 @@ from dip.reporting.measured import MeasuredRow
 from dip.reporting.published import EVALUATOR, NUM_SAMPLES, published_rows
 from dip.reporting.render import to_latex, to_markdown
 
-# The paper's columns in the paper's order, by the names that layouts have in params.yaml.
+# The paper's columns in the paper's order, by the names that layouts have in params.yaml; `cost` is this project's own.
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "table1": ("method", "FID", "sFID", "IS", "precision", "recall", "latency", "epochs", "NFE", "params"),
     "table2": ("method", "FID", "sFID", "IS", "precision", "recall", "training cost", "latency", "params"),
     "table3": ("method", "FID", "sFID", "precision", "recall", "IS", "params"),
+    "cost": ("method", "training cost", "latency", "spread", "images/s", "batch", "memory", "NFE", "params"),
 }
 PROVENANCE = ("run", "source", "device", "feature_extractor", "num_samples", "protocol", "section")
 _PAPER_TABLE = {"table1": 1, "table2": 2, "table3": 3}
@@ -27,7 +28,7 @@ def build_table(layout: str, rows: Sequence[MeasuredRow], *, published: bool = T
     """Put measured rows under the paper's own.
 
     Args:
-        layout: "table1", "table2" or "table3": whose columns the table has.
+        layout: "table1", "table2" or "table3": whose columns the table has; or "cost", which the paper does not have.
         rows: Measured rows in their order; those of one section stand together.
         published: Whether the paper's rows of that table come first.
 
@@ -41,7 +42,7 @@ def build_table(layout: str, rows: Sequence[MeasuredRow], *, published: bool = T
     """
     if layout not in LAYOUTS:
         raise ValueError(f"unknown table layout '{layout}'; expected one of {', '.join(LAYOUTS)}")
-    if not rows and not published:
+    if not rows and not _published(layout, published):
         raise ValueError("a table needs at least one row: give measured rows or ask for the published ones")
     columns = LAYOUTS[layout]
     if "latency" in columns:
@@ -118,6 +119,14 @@ def _inception_score_text(row: MeasuredRow) -> str:
     return f"{score:.1f}" if score >= 100 else f"{score:.2f}"
 
 
+def _cost(row: MeasuredRow, key: str) -> float:
+    """A figure of latency.json."""
+    assert row.latency is not None  # build_table
+    if key not in row.latency:
+        raise ValueError(f"run '{row.run}': its latency.json has no {key}; remove it and measure again")
+    return row.latency[key]
+
+
 _MEASURED: dict[str, Callable[[MeasuredRow], str]] = {
     "method": lambda row: " ".join(row.label.split()),
     "FID": lambda row: f"{row.metrics['fid']:.2f}",
@@ -130,6 +139,10 @@ _MEASURED: dict[str, Callable[[MeasuredRow], str]] = {
     "epochs": lambda row: f"{row.epochs:g}",
     "NFE": lambda row: row.nfe,
     "params": lambda row: f"{row.parameters['num_parameters'] / 1e6:.2f}M",
+    "spread": lambda row: f"{format_significant(_cost(row, 'latency_spread_seconds'))} s",
+    "images/s": lambda row: format_significant(_cost(row, "images_per_second")),
+    "batch": lambda row: f"{_cost(row, 'best_batch_size'):g}",
+    "memory": lambda row: f"{_cost(row, 'best_batch_peak_memory_bytes') / 2**30:.2f} GiB",
     "run": lambda row: row.run,
     "source": lambda row: "measured",
     "device": lambda row: row.device,
@@ -169,7 +182,7 @@ def _published_cells(row: Mapping[str, str], columns: Iterable[str]) -> list[str
 
 
 def _published(layout: str, wanted: bool) -> list[dict[str, str]]:
-    if not wanted:
+    if not wanted or layout not in _PAPER_TABLE:
         return []
     frame = published_rows(_PAPER_TABLE[layout])
     return [dict(zip(frame.columns, values, strict=True)) for values in frame.to_numpy().tolist()]

@@ -1,84 +1,77 @@
-"""`dip sample`: images of a run, the same whatever the batch size.
+"""`dip sample`: images of a run, the same whatever the number of processes and interruptions.
 
 B batch, C channels, H x W image.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from dip.data.dataset import ImageStore
-from dip.diffusion.sampler import sample, to_uint8
-from dip.environment import pick_device
-from dip.files import atomic_write
-from dip.model import build_model
+from dip.diffusion.sampler import nfe_label, num_function_evaluations
+from dip.environment import describe_environment
+from dip.files import atomic_write, write_json
 from dip.paths import RunFolder, Store
-from dip.progress import Progress
-from dip.random import Stream, hashed, noise
+from dip.sampling.draw import load_model
+from dip.sampling.workers import Work, device_of, make_shards, progress_of
 from dip.schema import SamplingSpec
-from dip.training.checkpoint import load_weights
+from dip.training.distributed import Place
 
+_log = logging.getLogger(__name__)
+SHARD_SIZE = 256
 _GRID_CLASSES = 10
 _GRID_COLUMNS = 8
 
 
-def sample_run(spec: SamplingSpec, weights: Path, target: RunFolder, *, batch_size: int = 128) -> None:
-    """Write `samples.npz` (`arr_0`, uint8, NHWC) and a labelled grid.
+def sample_run(
+    spec: SamplingSpec,
+    weights: Path,
+    target: RunFolder,
+    *,
+    batch_size: int = 128,
+    shard_size: int = SHARD_SIZE,
+    join: bool = False,
+) -> None:
+    """Write `samples.npz` (`arr_0`, uint8, NHWC), a labelled grid, and the settings beside them.
+
+    The samples are made in shards, which lie in the folder until all are there and one npz is made of them. Any
+    process makes any shard: those that torchrun or srun started, and those of other calls with `join`. To go on after
+    a kill, run the same command again.
 
     Args:
         spec: Model, solver, guidance and number of samples.
         weights: EMA weights.
         target: The run's folder.
         batch_size: Images at a time; it changes no image beyond rounding.
+        shard_size: Images of a shard, rounded up to whole batches; a kill loses no more than those.
+        join: Only make shards of a sampling that another call began, and leave the rest to it.
 
     Raises:
-        ValueError: The weights are missing or of another architecture.
+        ValueError: The weights are missing or of another architecture; `join`, and nothing has begun.
+        OSError: No room, for example; shards that are finished stay.
     """
-    device = pick_device()
-    dataset, sampling = spec.dataset, spec.sampling
-    model = build_model(spec.model, dataset.image_size, dataset.num_classes).to(device).eval()
-    load_weights(weights, model)
+    place = Place.of(os.environ)
+    device = device_of(place.local_rank)
     class_names = ImageStore(Store.of(spec.dataset_name)).class_names
-    labels = sample_labels(sampling.labels, spec.num_samples, dataset.num_classes, sampling.seed)
-    shape = (3, dataset.image_size, dataset.image_size)
-    images = np.empty((spec.num_samples, dataset.image_size, dataset.image_size, 3), np.uint8)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=sampling.precision == "bf16")
-    with Progress("sample", total=spec.num_samples, unit="image") as progress:
-        for start in range(0, spec.num_samples, batch_size):
-            index = range(start, min(start + batch_size, spec.num_samples))
-            # Noise comes from the CPU, so that every device starts from the same.
-            x_0 = noise(sampling.seed, Stream.SAMPLING_NOISE, ((i,) for i in index), shape, torch.device("cpu"))
-            y = torch.from_numpy(labels[index.start : index.stop]).to(device)
-            with autocast:
-                x = sample(model, x_0.to(device), y, sampling, null_class=dataset.num_classes)
-            images[index.start : index.stop] = to_uint8(x).cpu().numpy()
-            progress.advance(len(index))
-    with atomic_write(target.grid, "wb") as file:
-        sample_grid(images, labels, class_names).save(file, format="PNG")
-    with atomic_write(target.samples, "wb") as file:
-        np.savez(file, arr_0=images, labels=labels)
-
-
-def sample_labels(kind: str, num_samples: int, num_classes: int, seed: int) -> NDArray[np.int64]:
-    """Labels of the samples in one fixed shuffled order, int64 of shape (num_samples,).
-
-    The order matters: the Inception Score is taken over chunks of consecutive samples.
-
-    Args:
-        kind: "balanced" (every class equally often, up to one) or "uniform" (drawn).
-        num_samples: How many.
-        num_classes: Classes in all.
-        seed: Seed of the sampling.
-    """
-    index = np.arange(num_samples)
-    if kind == "uniform":
-        return (hashed(seed, 0, index) % np.uint64(num_classes)).astype(np.int64)
-    return (index % num_classes)[np.argsort(hashed(seed, 1, index), kind="stable")]
+    model = load_model(spec, weights, device)  # before anything is written
+    work = Work.of(spec, weights, target, batch_size, shard_size, device)
+    if join and not work.shards.folder.exists():
+        raise ValueError(f"{work.shards.folder}: no such folder, so there is no sampling to join; call without --join")
+    first = place.rank == 0 and not join
+    if not first and target.samples.exists():
+        return  # this process came so late that the others have done it all
+    with progress_of(work) if first else contextlib.nullcontext() as progress:
+        make_shards(work, model, place.rank / place.size, wait=first, progress=progress)
+    if first:
+        _merge(work, class_names)
 
 
 def sample_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: list[str]) -> Image.Image:
@@ -103,3 +96,49 @@ def sample_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], class_name
             image = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.NEAREST)
             grid.paste(image, (margin + column * (cell + gap), top))
     return grid
+
+
+def _shown_samples(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which samples `sample_grid` shows of all."""
+    return np.concatenate(
+        [np.flatnonzero(labels == label)[:_GRID_COLUMNS] for label in np.unique(labels)[:_GRID_CLASSES]]
+    )
+
+
+def _merge(work: Work, class_names: list[str]) -> None:
+    """Make the npz of the shards, and what lies beside it; the npz, the file others wait for, comes last."""
+    shards, target, labels = work.shards, work.target, work.labels
+    with shards.hold("merge"):
+        if shards.missing():
+            _log.info("another process has merged the shards of %s", target.folder)
+            return
+        shown = _shown_samples(labels)
+        with atomic_write(target.grid, "wb") as file:
+            grid = sample_grid(np.stack([shards.image(i) for i in shown]), labels[shown], class_names)
+            grid.save(file, format="PNG")
+        write_json(target.sampling, _settings(work))
+        shards.merge(target.samples, labels)
+        for folder in target.folder.glob("shards-*"):  # also those of settings that were given up
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settings(work: Work) -> dict[str, object]:
+    """All that the samples were made with."""
+    spec, sampling = work.spec, work.spec.sampling
+    return {
+        "num_samples": spec.num_samples,
+        "image_size": spec.dataset.image_size,
+        "sampling": sampling.model_dump(mode="json"),
+        "nfe": nfe_label(sampling),
+        "num_function_evaluations": num_function_evaluations(sampling),
+        "noise": "sample i from (seed, i), float32, drawn on the CPU",
+        "weights": {
+            "sha256": work.weights_sha256,
+            "average": "ema",
+            "ema_decay": spec.training.ema_decay,
+            "epochs": spec.epochs,
+        },
+        "batch_size": work.batch_size,
+        "devices": work.shards.devices(),
+        "versions": describe_environment(),
+    }

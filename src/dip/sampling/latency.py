@@ -1,9 +1,14 @@
-"""`dip latency`: seconds for one image, measured as the paper does: batch 1, all steps, guidance."""
+"""`dip latency`: what a sample costs: seconds for one, samples a second at the best batch, and memory."""
 
 from __future__ import annotations
 
+import logging
+import resource
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +16,20 @@ import torch
 from dip.diffusion.sampler import nfe_label, num_function_evaluations, sample
 from dip.environment import describe_environment, device_name, pick_device
 from dip.files import write_json
-from dip.model import build_model
-from dip.schema import SamplingSpec
-from dip.training.checkpoint import load_weights
+from dip.sampling.draw import load_model
+from dip.schema import Sampling, SamplingSpec
+
+_log = logging.getLogger(__name__)
+_GAIN = 1.05  # images a second that a larger batch must give, times those of the best one
+_PATIENCE = 2  # batches in a row that may give less
+_LARGEST_BATCH = 1024
 
 
 def measure_latency(spec: SamplingSpec, weights: Path, target: Path, *, repeats: int = 5) -> None:
-    """Write the median time of one image after one warm-up, and its spread.
+    """Write the median time of one image after one warm-up, its spread, and images a second at the best batch.
+
+    One image is measured as the paper does: batch 1, all steps, guidance. The batch is doubled until images a second
+    twice in a row grow by less than 5 %, or memory does not suffice.
 
     Args:
         spec: Model, solver and guidance.
@@ -27,24 +39,35 @@ def measure_latency(spec: SamplingSpec, weights: Path, target: Path, *, repeats:
     """
     device = pick_device()
     dataset, sampling = spec.dataset, spec.sampling
-    model = build_model(spec.model, dataset.image_size, dataset.num_classes).to(device).eval()
-    load_weights(weights, model)
-    x_0 = torch.randn(1, 3, dataset.image_size, dataset.image_size, device=device)
-    y = torch.zeros(1, dtype=torch.int64, device=device)
-    seconds = []
-    with torch.autocast(device.type, torch.bfloat16, enabled=sampling.precision == "bf16"):
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
+    model = load_model(spec, weights, device)
+
+    def draw(batch_size: int, sampling: Sampling = spec.sampling) -> float:
+        """Seconds for a batch of images."""
+        x_0 = torch.randn(batch_size, 3, dataset.image_size, dataset.image_size, device=device)
+        y = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=sampling.precision == "bf16"):
             sample(model, x_0, y, sampling, null_class=dataset.num_classes)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds.append(time.perf_counter() - start)
-    timed = np.array(seconds[1:])
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    draw(1)
+    timed = np.array([draw(1) for _ in range(repeats)])
+    latency, memory = float(np.median(timed)), _peak_memory(device)
+    one_step = sampling.model_copy(update={"num_steps": 1})
+
+    def draw_warm(batch_size: int) -> float:
+        draw(batch_size, one_step)
+        return draw(batch_size)
+
     content = {
-        "latency_seconds": float(np.median(timed)),
+        "latency_seconds": latency,
         "latency_spread_seconds": float(timed.max() - timed.min()),
         "repeats": repeats,
         "batch_size": 1,
+        "peak_memory_bytes": memory,
+        **_best_batch(draw_warm, latency, device),
         "num_steps": sampling.num_steps,
         "nfe": nfe_label(sampling),
         "num_function_evaluations": num_function_evaluations(sampling),
@@ -54,3 +77,35 @@ def measure_latency(spec: SamplingSpec, weights: Path, target: Path, *, repeats:
         "versions": describe_environment(),
     }
     write_json(target, content)
+
+
+def _best_batch(draw: Callable[[int], float], latency: float, device: torch.device) -> dict[str, Any]:
+    """Images a second at the batch that gives most of them."""
+    best = {
+        "images_per_second": 1 / latency,
+        "best_batch_size": 1,
+        "best_batch_peak_memory_bytes": _peak_memory(device),
+    }
+    batch_size, without_gain = 2, 0
+    while batch_size <= _LARGEST_BATCH and without_gain < _PATIENCE:
+        try:
+            rate = batch_size / draw(batch_size)
+        except torch.cuda.OutOfMemoryError:
+            _log.info("a batch of %d does not fit in memory", batch_size)
+            break
+        if rate >= _GAIN * best["images_per_second"]:
+            memory = _peak_memory(device)
+            best = {"images_per_second": rate, "best_batch_size": batch_size, "best_batch_peak_memory_bytes": memory}
+            without_gain = 0
+        else:
+            without_gain += 1
+        batch_size *= 2
+    return best
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes that the tensors of this process took on a GPU at most, or the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, bytes on macOS
+    return peak if sys.platform == "darwin" else peak * 1024

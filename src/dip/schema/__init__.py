@@ -1,8 +1,9 @@
 """The schema of params.yaml; `dip.params` reads the file into it."""
 
 from dip.schema.base import Name, Schema
-from dip.schema.datasets import Dataset, ImageNet, Photographs
+from dip.schema.datasets import Dataset, ImageFiles, ImageFolder, ImageNet, Photographs
 from dip.schema.evaluation import (
+    DatasetReference,
     Evaluation,
     Extractor,
     FileReference,
@@ -13,7 +14,7 @@ from dip.schema.evaluation import (
 )
 from dip.schema.experiments import Experiment, Manifold, Overfit, Theory
 from dip.schema.models import AttentionHead, CoordinateHead, Head, MLPHead, Model, NoHead, UNetHead
-from dip.schema.reports import Comparison, Figure, Panel, Study, Table
+from dip.schema.reports import Comparison, Figure, Gallery, Panel, Study, Table
 from dip.schema.runs import EvaluationSpec, MilestoneSpec, Run, SamplingSpec, TrainingSpec
 from dip.schema.training import Alignment, Checkpoint, LogitNormal, Sampling, TimeShift, Timesteps, Training, Uniform
 
@@ -38,14 +39,18 @@ __all__ = [
     "Comparison",
     "CoordinateHead",
     "Dataset",
+    "DatasetReference",
     "Evaluation",
     "EvaluationSpec",
     "Experiment",
     "Extractor",
     "Figure",
     "FileReference",
+    "Gallery",
     "Head",
     "HeldOutReference",
+    "ImageFiles",
+    "ImageFolder",
     "ImageNet",
     "InceptionExtractor",
     "LogitNormal",

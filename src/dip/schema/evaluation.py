@@ -45,7 +45,15 @@ class HeldOutReference(Schema):
     seed: Seed = 1
 
 
-Reference = Annotated[FileReference | HeldOutReference, Field(discriminator="kind")]
+class DatasetReference(Schema):
+    """All images of a prepared dataset, for the statistics; a spread of them for precision and recall."""
+
+    kind: Literal["dataset"]
+    dataset: Name
+    num_images: Count = 10_000  # for precision and recall
+
+
+Reference = Annotated[FileReference | HeldOutReference | DatasetReference, Field(discriminator="kind")]
 
 
 class Evaluation(Schema):

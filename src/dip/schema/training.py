@@ -45,6 +45,7 @@ class Alignment(Schema):
 class Training(Schema):
     """AdamW, EMA and the objective."""
 
+    init_from: Text | None = None  # file whose backbone the training starts from; a path, $VARIABLES allowed
     epochs: Count
     milestones: tuple[Count, ...] = ()  # epochs whose EMA weights are kept for runs that name them
     batch_size: Count  # global, whatever the number of devices
@@ -68,7 +69,7 @@ class Training(Schema):
 class Sampling(Schema):
     """From noise to images."""
 
-    solver: Literal["euler"] = "euler"
+    solver: Literal["euler", "heun", "ab2"] = "euler"  # ab2: second-order Adams-Bashforth
     num_steps: Count
     cfg_scale: Annotated[Real, Field(ge=1)] = 1.0
     cfg_interval: tuple[Fraction, Fraction] = (0.0, 1.0)  # guidance where t lies in it; t = 0 is noise

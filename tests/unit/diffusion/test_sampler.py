@@ -1,6 +1,8 @@
-"""Euler's method and guidance inside an interval, on velocity fields whose solution is known."""
+"""Solvers and guidance inside an interval, on velocity fields whose solution is known."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -64,6 +66,45 @@ def test_error_of_euler_falls_with_the_step(x_0: Tensor) -> None:
         for n in (50, 100)
     ]
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.05)
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("ab2", 2)])
+def test_order_of_a_solver(x_0: Tensor, solver: str, order: int) -> None:
+    """Wrong: another method would hide behind the name (dx/dt = 2 x t)."""
+
+    def field(x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return 2 * x_t * t[:, None, None, None]
+
+    errors = [
+        (sample(field, x_0, Y, settings(num_steps=n, solver=solver), NULL) - math.e * x_0).abs().max().item()  # type: ignore[arg-type]
+        for n in (20, 40)
+    ]
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
+
+
+def test_steps_of_heun_and_adams_bashforth_by_hand() -> None:
+    """Wrong: slopes would be taken elsewhere or weighted otherwise (v = t^2, two steps; noise 0)."""
+
+    def field(x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return (t**2)[:, None, None, None].expand_as(x_t)
+
+    x_0 = torch.zeros(1, 3, 2, 2)
+    heun = sample(field, x_0, Y[:1], settings(num_steps=2, solver="heun"), NULL)  # type: ignore[arg-type]
+    torch.testing.assert_close(heun, torch.full_like(x_0, 0.5 * (0 + 0.25) / 2 + 0.5 * (0.25 + 1) / 2))
+    ab2 = sample(field, x_0, Y[:1], settings(num_steps=2, solver="ab2"), NULL)  # type: ignore[arg-type]
+    torch.testing.assert_close(ab2, torch.full_like(x_0, 0.5 * 0 + 0.5 * (1.5 * 0.25 - 0.5 * 0)))
+
+
+@pytest.mark.parametrize(("solver", "velocities"), [("euler", 10), ("heun", 20), ("ab2", 10)])
+def test_evaluations_are_counted_as_they_are_made(x_0: Tensor, solver: str, velocities: int) -> None:
+    """Wrong: a table would print another number of evaluations than a row has used."""
+    field = Field()
+    sampling = settings(solver=solver, cfg_scale=2.0, cfg_interval=(0.25, 0.7))
+    sample(field, x_0, Y, sampling, NULL)
+    assert len(field.calls) == velocities
+    assert num_function_evaluations(sampling) == sum(size // 3 for _, size in field.calls)
+    assert nfe_label(sampling) == f"{velocities}x2"
+    assert all((size == 6) == (0.25 <= t <= 0.7) for t, size in field.calls), "guided by its own time"
 
 
 def test_unconditional_pass_is_skipped_outside_the_interval(x_0: Tensor) -> None:

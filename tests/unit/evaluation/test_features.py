@@ -88,7 +88,7 @@ def test_missing_inception_weights_are_not_downloaded(tmp_path, monkeypatch):
     """Compute nodes have no internet; the message says what to fetch and where to put it."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: pytest.fail("tried to download"))
-    with pytest.raises(FileNotFoundError, match=r"fetch https://.*pth on a machine with internet and save it as"):
+    with pytest.raises(FileNotFoundError, match=r"`dip fetch` on a machine with internet .* or save https://.*pth as"):
         open_extractor("inception")
     with pytest.raises(FileNotFoundError, match="no Inception weights at"):
         open_extractor("inception", tmp_path / "nowhere.pth")

@@ -74,6 +74,8 @@ def test_full_protocol_takes_every_condition(files, extractor, monkeypatch):
     """50,000 samples, verified Inception, the suite's settings and a named reference; each alone is not enough."""
     monkeypatch.setattr(protocol, "PROTOCOL_NUM_SAMPLES", 400)
     monkeypatch.setattr(protocol, "MANIFOLD_IMAGES", 300)
+    checksum = hashlib.sha256((files / "reference.npz").read_bytes()).hexdigest()
+    monkeypatch.setitem(protocol.ADM_REFERENCES, "VIRTUAL_imagenet256_labeled.npz", checksum)
     verified = dataclasses.replace(extractor, verified=True)
 
     def deviations(extractor=verified, **settings):
@@ -91,6 +93,8 @@ def test_full_protocol_takes_every_condition(files, extractor, monkeypatch):
     assert len(deviations()) == 1
     monkeypatch.setattr(protocol, "PROTOCOL_NUM_SAMPLES", 50_000)
     assert len(deviations()) == 2
+    monkeypatch.setitem(protocol.ADM_REFERENCES, "VIRTUAL_imagenet256_labeled.npz", "0" * 64)
+    assert len(deviations()) == 3
 
 
 def test_a_reference_of_unknown_origin_is_flagged(files, extractor, crops, tmp_path):
@@ -109,7 +113,7 @@ def test_a_reference_of_unknown_origin_is_flagged(files, extractor, crops, tmp_p
         files / "samples.npz", tmp_path / "someone.npz", extractor, num_samples=400, reference_name="a friend's"
     )
     assert given["reference"] == "a friend's"
-    assert not any("unknown origin" in text for text in given["deviations"])
+    assert "the reference 'a friend's' instead of a file of the ADM release" in given["deviations"]
 
 
 def test_references_of_the_adm_release_are_known_by_name_and_checksum(files, extractor, crops, tmp_path, monkeypatch):
@@ -124,6 +128,26 @@ def test_references_of_the_adm_release_are_known_by_name_and_checksum(files, ext
     assert not any("checksum" in text or "unknown origin" in text for text in copy["deviations"])
     other = evaluate(files / "samples.npz", tmp_path / name, extractor, num_samples=400)
     assert any("without the checksum of the ADM release's" in text for text in other["deviations"])
+
+
+def test_a_checksum_that_is_not_known_is_flagged_until_somebody_vouches_for_it(files, extractor):
+    """The checksum of the 512 file is not known here: any file of that name would pass for it."""
+    checksum = hashlib.sha256((files / "reference.npz").read_bytes()).hexdigest()
+
+    def flags(**settings):
+        metrics = evaluate(
+            files / "samples.npz",
+            files / "reference.npz",
+            extractor,
+            num_samples=400,
+            reference_name="VIRTUAL_imagenet512.npz",
+            **settings,
+        )
+        return [text for text in metrics["deviations"] if "512" in text]
+
+    assert len(flags()) == 1 and checksum in flags()[0]
+    assert len(flags(reference_sha256="0" * 64)) == 1
+    assert flags(reference_sha256=checksum) == []
 
 
 def test_another_number_of_samples_is_refused(files, extractor):

@@ -31,7 +31,15 @@ def run_folder(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps(METRICS | metrics))
-        (folder / "latency.json").write_text(json.dumps({"latency_seconds": 0.2034, "device": device}))
+        latency = {
+            "latency_seconds": 0.2034,
+            "latency_spread_seconds": 0.012,
+            "images_per_second": 31.21,
+            "best_batch_size": 16,
+            "best_batch_peak_memory_bytes": 3 * 2**30,
+            "device": device,
+        }
+        (folder / "latency.json").write_text(json.dumps(latency))
         (folder / "params.json").write_text(json.dumps({"num_parameters": 630_612_345, "device": device}))
         records = [
             {"step": 64 * epoch, "epoch": float(epoch), "gpu_hours": 0.00755 * epoch, "device": device}

@@ -92,6 +92,21 @@ def test_axes_show_the_values_that_were_run(drawn: Figure) -> None:
     assert list(line.get_xdata()) == [1, 2, 3], "the line runs back and forth"
 
 
+def test_a_sweep_has_its_points_inside_the_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points of a narrow range lie on each other, or those of a wide one on the frame."""
+    saved: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: saved.append(self))
+    sweeps = {"cfg_scale": (1.0, 2.9, 4.0), "ema_decay": (0.999, 0.9999), "num_steps": (25, 50, 100)}
+    points = {x: _points(x, "fid", dict.fromkeys(values, 2.0)) for x, values in sweeps.items()}
+    panels = [Panel(x, x, "fid", {"DiP": points[x]}) for x in sweeps]
+    figure10(panels, tmp_path / "f.pdf", tmp_path / "f.png")
+    for ax, values in zip(saved[0].axes, sweeps.values(), strict=False):
+        low, high = ax.get_xlim()
+        margin = 0.1 * (values[-1] - values[0])
+        assert low < values[0] - margin and values[-1] + margin < high < values[-1] + 3 * margin
+    assert saved[0].axes[0].get_xlabel() == "Guidance scale"
+
+
 def test_noted_point_is_open_and_explained(drawn: Figure) -> None:
     """A point that is an artefact looks like any other."""
     patch = drawn.axes[2]

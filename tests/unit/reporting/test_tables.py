@@ -22,6 +22,7 @@ MakeRow = Callable[..., MeasuredRow]
         ("table1", "method FID sFID IS precision recall latency epochs NFE params"),
         ("table2", "method FID sFID IS precision recall training_cost latency params"),
         ("table3", "method FID sFID precision recall IS params"),
+        ("cost", "method training_cost latency spread images/s batch memory NFE params"),
     ],
 )
 def test_columns_in_the_papers_order(make_row: MakeRow, layout: str, columns: str) -> None:
@@ -58,6 +59,19 @@ def test_measured_cells(make_row: MakeRow) -> None:
     assert second.loc[0, "device"] == "NVIDIA H200"
 
 
+def test_cost_of_a_row(make_row: MakeRow) -> None:
+    """What a row costs is shown in another unit, or passes for a figure of the paper."""
+    table = build_table("cost", [make_row("a", device="NVIDIA H200")])
+    assert table["source"].tolist() == ["measured"]
+    assert table.loc[0, list(LAYOUTS["cost"])].tolist() == [
+        *("a", "0.0302 H200 GPU hours", "0.203 s", "0.0120 s", "31.2", "16", "3.00 GiB", "25x2", "630.61M")
+    ]
+    row = make_row("b")
+    older = replace(row, latency={"latency_seconds": 1.0, "device": "CPU"})
+    with pytest.raises(ValueError, match=r"run 'b': its latency\.json has no latency_spread_seconds; remove it"):
+        build_table("cost", [older])
+
+
 def test_without_published_rows(make_row: MakeRow) -> None:
     """A table of our own, as that of the placements, is filled with rows of the paper."""
     table = build_table("table2", [make_row()], published=False)
@@ -78,6 +92,8 @@ def test_user_mistakes(make_row: MakeRow) -> None:
         build_table("table9", [row])
     with pytest.raises(ValueError, match="at least one row"):
         build_table("table1", [], published=False)
+    with pytest.raises(ValueError, match="at least one row"):
+        build_table("cost", [])
     with pytest.raises(ValueError, match=r"run 'demo_dip' has no latency\.json"):
         build_table("table2", [replace(row, latency=None)])
     assert build_table("table3", [replace(row, latency=None)], published=False).loc[0, "FID"] == "12.97"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,10 @@ from PIL import Image
 
 from dip.model import build_model
 from dip.paths import RunFolder, Store
-from dip.sampling.generate import sample_grid, sample_labels, sample_run
+from dip.sampling import workers
+from dip.sampling.draw import sample_labels
+from dip.sampling.generate import sample_grid, sample_run
+from dip.sampling.shards import Shards
 from dip.schema import Run, SamplingSpec
 from dip.training.checkpoint import save_weights
 
@@ -29,12 +35,15 @@ def spec(run: Run, num_samples: int) -> SamplingSpec:
     return run.part(SamplingSpec).model_copy(update={"num_samples": num_samples})
 
 
-def test_images_do_not_depend_on_the_batch_size(weights: Path, run: Run) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_images_do_not_depend_on_the_batch_size(weights: Path, run: Run, precision: str) -> None:
     """Wrong: results would change with the memory of the machine, or with where sampling was interrupted."""
+    sampling = run.sampling.model_copy(update={"precision": precision})
+    chosen = spec(run, 20).model_copy(update={"sampling": sampling})
     found = []
     for batch_size in (1, 7, 64):
         target = RunFolder(Path(f"run{batch_size}"))
-        sample_run(spec(run, 20), weights, target, batch_size=batch_size)
+        sample_run(chosen, weights, target, batch_size=batch_size)
         with np.load(target.samples) as file:
             found.append((file["arr_0"], file["labels"]))
     images, labels = found[0]
@@ -45,6 +54,133 @@ def test_images_do_not_depend_on_the_batch_size(weights: Path, run: Run) -> None
         np.testing.assert_array_equal(labels, other_labels)
     with np.load("run1/samples.npz", allow_pickle=False) as file:
         assert file.files[0] == "arr_0", "the name that the ADM suite reads"
+
+
+def content(folder: str) -> list[bytes]:
+    """Bytes of everything that a sampling writes."""
+    target = RunFolder(Path(folder))
+    assert sorted(path.name for path in target.folder.iterdir()) == ["samples.json", "samples.npz", "samples.png"]
+    return [path.read_bytes() for path in (target.samples, target.grid, target.sampling)]
+
+
+def test_going_on_after_a_failure_gives_the_same_bytes(
+    weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: what was made before an interruption would be made again, or the result would depend on it."""
+    settings = {"batch_size": 3, "shard_size": 5}  # shards of 6
+    sample_run(spec(run, 20), weights, RunFolder(Path("whole")), **settings)
+    drawn: list[int] = []
+    limits = [3, 5]  # in the middle of the second shard, then before the third
+    draw_images = workers.draw_images
+
+    def failing(model: object, spec: object, labels: np.ndarray, *rest: object) -> object:
+        if len(drawn) in limits:
+            limits.remove(len(drawn))
+            raise OSError("no room")
+        drawn.append(len(labels))
+        return draw_images(model, spec, labels, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(workers, "draw_images", failing)
+    while limits:
+        with pytest.raises(OSError, match="no room"):
+            sample_run(spec(run, 20), weights, RunFolder(Path("broken")), **settings)
+        assert not Path("broken/samples.npz").exists()
+    sample_run(spec(run, 20), weights, RunFolder(Path("broken")), **settings)
+    assert drawn == [3] * 7 + [2], "one batch more than in one go: the first of the shard that was lost"
+    assert content("broken") == content("whole")
+
+
+def test_shards_of_other_settings_are_not_mixed_in(weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: after a change of weights or guidance the first half would still be of the old ones."""
+    target = RunFolder(Path("run"))
+    changed = run.sampling.model_copy(update={"cfg_scale": 3.0})
+    other = spec(run, 20).model_copy(update={"sampling": changed})
+    sample_run(other, weights, RunFolder(Path("other")), batch_size=4, shard_size=4)
+
+    def fails(self: Shards, *arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shards, "merge", fails)
+        with pytest.raises(KeyboardInterrupt):
+            sample_run(spec(run, 20), weights, target, batch_size=4, shard_size=4)
+    assert len(list(target.folder.glob("shards-*/*.npz"))) == 5
+    sample_run(other, weights, target, batch_size=4, shard_size=4)
+    assert content("run") == content("other"), "and the shards that nobody needs any more are gone"
+
+
+def test_several_processes_share_the_shards(weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: processes would make the same shards, disagree about the images, or write the file twice."""
+    settings = {"batch_size": 2, "shard_size": 2}
+    sample_run(spec(run, 20), weights, RunFolder(Path("one")), **settings)
+    made: list[int] = []
+    write = Shards.write
+    monkeypatch.setattr(Shards, "write", lambda self, shard, *rest: (made.append(shard), write(self, shard, *rest))[1])
+    target = RunFolder(Path("three"))
+    stop = Shards.claim
+
+    def at_most_four(self: Shards, first: int) -> object:
+        return stop(self, first) if len(made) % 4 or not made else contextlib.nullcontext()
+
+    place = {"WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for rank in (2, 1, 0):  # as if the others had been lost after four shards each
+        for name, value in {**place, "RANK": str(rank)}.items():
+            monkeypatch.setenv(name, value)
+        with monkeypatch.context() as patch:
+            if rank > 0:
+                patch.setattr(Shards, "claim", at_most_four)
+            sample_run(spec(run, 20), weights, target, **settings)
+        assert target.samples.exists() == (rank == 0)
+        if rank > 0:
+            made.append(-1)  # so that the next one may begin
+    assert made == [6, 7, 8, 9, -1, 3, 4, 5, -1, 0, 1, 2]
+    assert content("three") == content("one")
+
+
+def test_a_process_that_comes_late_does_nothing(weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: it would begin all over when the others have merged and tidied up."""
+    target = RunFolder(Path("run"))
+    sample_run(spec(run, 4), weights, target)
+    for name, value in {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    before = content("run")
+    sample_run(spec(run, 4), weights, target)
+    assert content("run") == before
+
+
+def test_joining_takes_something_to_join(weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a job array would make shards that nobody merges; or would merge while others are at work."""
+    target = RunFolder(Path("run"))
+    with pytest.raises(ValueError, match="there is no sampling to join; call without --join"):
+        sample_run(spec(run, 6), weights, target, join=True)
+    work = workers.Work.of(spec(run, 6), weights, target, 2, 2, torch.device("cpu"))
+    work.shards.folder.mkdir(parents=True)
+    sample_run(spec(run, 6), weights, target, batch_size=2, shard_size=2, join=True)
+    assert work.shards.missing() == [] and not target.samples.exists()
+    sample_run(spec(run, 6), weights, target, batch_size=2, shard_size=2)
+    sample_run(spec(run, 6), weights, RunFolder(Path("alone")), batch_size=2, shard_size=2)
+    assert content("run") == content("alone")
+
+
+def test_settings_stand_beside_the_samples(weights: Path, run: Run) -> None:
+    """Wrong: nobody could tell with which weights, solver and guidance the images were made."""
+    sample_run(spec(run, 4), weights, RunFolder(Path("run")))
+    found = json.loads(Path("run/samples.json").read_text())
+    assert found["sampling"] == run.sampling.model_dump(mode="json")
+    assert found["weights"] == {
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "average": "ema",
+        "ema_decay": 0.5,
+        "epochs": 4,
+    }
+    assert (found["num_samples"], found["nfe"], found["num_function_evaluations"]) == (4, "4x2", 8)
+    assert found["devices"] and found["versions"]["packages"]
 
 
 def test_more_samples_begin_with_the_same_noise(weights: Path, run: Run) -> None:
@@ -77,12 +213,12 @@ def test_grid_has_ten_classes_at_most() -> None:
 
 def test_missing_data_are_noticed_before_sampling(weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: hours of sampling would be lost for want of the names of the classes."""
-    from dip.sampling import generate
+    from dip.sampling import draw
 
     def never(*arguments: object, **settings: object) -> None:
         raise AssertionError("sampled before the data were looked at")
 
-    monkeypatch.setattr(generate, "sample", never)
+    monkeypatch.setattr(draw, "sample", never)
     Store.of("photos").manifest.unlink()
     with pytest.raises(ValueError, match="prepare it again"):
         sample_run(spec(run, 2), weights, RunFolder(Path("run")))

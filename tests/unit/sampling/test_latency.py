@@ -1,36 +1,73 @@
-"""The time of one image."""
+"""What a sample costs."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dip.model import build_model
 from dip.sampling import latency
-from dip.schema import Run, SamplingSpec
+from dip.schema import Run, Sampling, SamplingSpec
 from dip.training.checkpoint import save_weights
 
 
-def test_latency_is_the_median_without_the_warm_up(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def weights(tmp_path: Path, run: Run) -> Path:
+    """Random weights of the tiny model."""
+    path = tmp_path / "model.safetensors"
+    save_weights(path, build_model(run.model, 8, 2).state_dict(), "{}")
+    return path
+
+
+def measure(run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int, int], float]) -> Any:
+    """The content of latency.json where `seconds(batch, calls so far)` is what a call takes; and the batches."""
+    batches: list[int] = []
+
+    def slow(model: object, x_0: torch.Tensor, y: torch.Tensor, sampling: Sampling, **settings: object) -> None:
+        batches.append(len(x_0))
+        time.sleep(seconds(len(x_0), len(batches)) if sampling.num_steps > 1 else 0)
+
+    monkeypatch.setattr(latency, "sample", slow)
+    target = weights.with_name("latency.json")
+    latency.measure_latency(run.part(SamplingSpec), weights, target, repeats=3)
+    return json.loads(target.read_text()), batches
+
+
+def test_latency_is_the_median_without_the_warm_up(run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: compilation or caches of the first image would count, or more than one image would be timed."""
-    shapes = []
-
-    def slow_first(model: object, x_0: torch.Tensor, *rest: object, **settings: object) -> None:
-        shapes.append(tuple(x_0.shape))
-        time.sleep(0.3 if len(shapes) == 1 else 0.01)
-
-    monkeypatch.setattr(latency, "sample", slow_first)
-    weights = tmp_path / "model.safetensors"
-    save_weights(weights, build_model(run.model, 8, 2).state_dict(), "{}")
-    latency.measure_latency(run.part(SamplingSpec), weights, tmp_path / "latency.json", repeats=3)
-    content = json.loads((tmp_path / "latency.json").read_text())
-    assert shapes == [(1, 3, 8, 8)] * 4
+    content, batches = measure(run, weights, monkeypatch, lambda batch, calls: 0.3 if calls == 1 else 0.01 * batch)
+    assert batches[:4] == [1] * 4
     assert 0.01 <= content["latency_seconds"] < 0.2
     assert 0 <= content["latency_spread_seconds"] < 0.2
     assert (content["batch_size"], content["num_steps"], content["nfe"]) == (1, 4, "4x2")
     assert content["num_function_evaluations"] == 8
     assert content["dtype"] == "fp32" and content["device"] and content["versions"]["packages"]
+
+
+def test_best_batch_is_the_one_after_which_nothing_is_gained(
+    run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: images a second would be those of batch 1, or the search would go on to sizes that help nobody."""
+    content, batches = measure(run, weights, monkeypatch, lambda batch, calls: 0.1 * max(1, batch / 4))
+    assert batches == [1] * 4 + [2, 2, 4, 4, 8, 8, 16, 16], "each is warmed up by one step"
+    assert content["best_batch_size"] == 4
+    assert 20 < content["images_per_second"] <= 40
+    assert 1e7 < content["peak_memory_bytes"] <= content["best_batch_peak_memory_bytes"]
+
+
+def test_a_batch_that_does_not_fit_ends_the_search(run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: the measurement of a large model would end in an error of the GPU."""
+
+    def full(batch: int, calls: int) -> float:
+        if batch > 2:
+            raise torch.cuda.OutOfMemoryError("full")
+        return 0.02
+
+    content, _ = measure(run, weights, monkeypatch, full)
+    assert content["best_batch_size"] == 2

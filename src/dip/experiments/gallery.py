@@ -1,0 +1,112 @@
+"""Samples of chosen classes under stronger guidance than the tables have (Figures 7, 9 and 13-30).
+
+K classes, S samples of each, H x W image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dip.data.dataset import ImageStore
+from dip.environment import pick_device
+from dip.paths import RunFolder, Store
+from dip.progress import Progress
+from dip.sampling.draw import draw_images, load_model
+from dip.schema import Gallery, Params, SamplingSpec
+
+_DPI = 300  # dots per inch at which a pixel of an image is a dot
+_LABEL_DOTS = 40
+_LEAST_DOTS = 96  # small images are enlarged to it
+_GAP_DOTS = 4
+
+
+def run(settings: Gallery, params: Params) -> dict[str, NDArray]:
+    """Draw the samples with the run's weights and solver.
+
+    The noise of a sample depends on the seed, its class and its place in the class alone.
+
+    Args:
+        settings: Classes, guidance and how many samples.
+        params: All of params.yaml.
+
+    Returns:
+        `images`, uint8 of shape (K, S, H, W, 3).
+
+    Raises:
+        ValueError: The weights are missing, or the dataset names a class otherwise than the gallery does.
+    """
+    chosen = params.runs[settings.run]
+    check_names(settings.classes, ImageStore(Store.of(chosen.dataset_name)).class_names)
+    sampling = chosen.sampling.model_copy(update={"cfg_scale": settings.cfg_scale, "seed": settings.seed})
+    spec = chosen.part(SamplingSpec).model_copy(update={"sampling": sampling})
+    device = pick_device()
+    model = load_model(spec, RunFolder.of(chosen.study, chosen.name).weights(chosen), device)
+    images = []
+    with Progress("gallery", total=len(settings.classes) * settings.num_samples, unit="image") as progress:
+        for label in settings.classes:
+            counters = ((label, place) for place in range(settings.num_samples))
+            images.append(draw_images(model, spec, np.full(settings.num_samples, label), counters, device))
+            progress.advance(settings.num_samples)
+    return {"images": np.stack(images)}
+
+
+def draw(settings: Gallery, arrays: Mapping[str, NDArray]) -> Figure:
+    """A block of samples under the name and number of each class; in the PNG a pixel of an image is a dot."""
+    blocks = [_block(images, settings.columns) for images in arrays["images"]]
+    height, width = blocks[0].shape[:2]
+    total = len(blocks) * (height + _LABEL_DOTS)
+    figure = Figure(figsize=(width / _DPI, total / _DPI))
+    for place, ((label, name), block) in enumerate(zip(settings.classes.items(), blocks, strict=True)):
+        top = total - place * (height + _LABEL_DOTS)
+        figure.text(0, (top - _LABEL_DOTS / 2) / total, f"{name} ({label})", va="center")
+        ax = figure.add_axes((0, (top - _LABEL_DOTS - height) / total, 1, height / total))
+        ax.imshow(block, interpolation="none", aspect="auto")
+        ax.set_axis_off()
+    return figure
+
+
+def class_numbers(wanted: Sequence[str], class_names: Sequence[str]) -> dict[int, str]:
+    """Classes that are given by number or by name, by number.
+
+    Raises:
+        ValueError: There is no such class, or more than one of that name.
+    """
+    found = {}
+    for text in wanted:
+        numbers = [number for number, name in enumerate(class_names) if _same(name, text)]
+        if text.isdecimal() and int(text) < len(class_names):
+            numbers = [int(text)]
+        if len(numbers) != 1:
+            how = f"several classes ({', '.join(map(str, numbers))})" if numbers else "no class"
+            first = ", ".join(class_names[:3])
+            raise ValueError(f"'{text}' is {how} of the dataset; it has {len(class_names)}, the first ones {first}")
+        found[numbers[0]] = class_names[numbers[0]]
+    return found
+
+
+def check_names(classes: Mapping[int, str], class_names: Sequence[str]) -> None:
+    """Raise ValueError where the dataset names a class otherwise; only the first of several names is compared."""
+    for number, name in classes.items():
+        if not _same(name, class_names[number]):
+            raise ValueError(f"class {number} of the dataset is '{class_names[number]}', not '{name}'")
+
+
+def _same(one: str, other: str) -> bool:
+    first, second = (name.split(",")[0].strip().lower().replace("_", " ") for name in (one, other))
+    return first == second
+
+
+def _block(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+    """Images (S, H, W, 3) in rows of `columns`, enlarged to a size that can be seen, with white between them."""
+    scale = -(-_LEAST_DOTS // images.shape[2])
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    images = np.pad(images, ((0, 0), (0, _GAP_DOTS), (0, _GAP_DOTS), (0, 0)), constant_values=255)
+    count, height, width, _ = images.shape
+    rows = -(-count // columns)
+    block = np.full((rows * columns, height, width, 3), 255, np.uint8)
+    block[:count] = images
+    return block.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)

@@ -1,0 +1,157 @@
+"""If these fail, files of this or of other projects are compared with something else than was asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dip import cli, params
+from dip.data.prepare import write_store
+from dip.evaluation import stage
+from dip.evaluation.npz import load_reference
+from dip.evaluation.photo_network import save_photo_network
+from dip.evaluation.protocol import write_reference
+from dip.paths import Store, feature_network, reference
+from dip.schema import Evaluation, FileReference, Photographs
+
+EVALUATOR = Evaluation.parse(
+    json.dumps(
+        {
+            "title": "photo network",
+            "image_size": 32,
+            "extractor": {"name": "photo", "dataset": "crops"},
+            "reference": {"kind": "dataset", "dataset": "crops", "num_images": 40},
+            "num_samples": 30,
+            "inception_score_chunk": 10,
+        }
+    )
+)
+DATASET = Photographs(kind="photographs", image_size=32, photographs=("astronaut", "coffee"), crops_per_class=60)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, network, extractor, crops):
+    """A folder with a feature network, a dataset, a reference and samples; Inception is that network too."""
+    monkeypatch.chdir(tmp_path)
+    save_photo_network(network, feature_network("photos"))
+    write_store("crops", DATASET, Store.of("crops"), crops.images[:120], np.arange(120) % 2, ["one", "two"])
+    write_reference(tmp_path / "reference.npz", crops.images[:100], extractor, name="hundred crops")
+    np.savez(tmp_path / "samples.npz", arr_0=crops.images[2000:2030])
+    monkeypatch.setattr(stage, "open_extractor", lambda name, weights=None: extractor)
+    return tmp_path
+
+
+def test_reference_of_a_dataset_is_of_all_its_images(place):
+    """Statistics would be of the images for precision and recall only."""
+    stage.make_reference("photos", EVALUATOR, {"crops": DATASET}, Path("made.npz"))
+    made = load_reference("made.npz")
+    assert made.pool.num_samples == made.metadata["num_images"] == 120
+    assert made.images.shape == (40, 32, 32, 3)
+    assert made.metadata["name"] == "all 120 images of crops"
+    other = DATASET.model_copy(update={"crops_per_class": 7})
+    with pytest.raises(ValueError, match=r"prepared with crops_per_class = 60, params\.yaml says 7"):
+        stage.make_reference("photos", EVALUATOR, {"crops": other}, Path("made.npz"))
+
+
+def test_references_are_files_evaluators_or_datasets(place):
+    """A name would be taken for something else, or settings of the evaluator would be lost."""
+    samples = place / "samples.npz"
+    output, by_file = stage.evaluate_files(samples, "reference.npz", evaluators={}, num_samples=30)
+    assert output == place / "samples.metrics.json"
+    assert json.loads(output.read_text()) == by_file
+    assert (by_file["reference"], by_file["samples"]) == ("hundred crops", "samples.npz")
+
+    with pytest.raises(ValueError, match=r"photos.npz is missing; make it with `dip reference photos`"):
+        stage.evaluate_files(samples, "photos", evaluators={"photos": EVALUATOR}, num_samples=30)
+    stage.make_reference("photos", EVALUATOR, {"crops": DATASET}, reference("photos"))
+    _, by_evaluator = stage.evaluate_files(samples, "photos", evaluators={"photos": EVALUATOR}, num_samples=30)
+    assert by_evaluator["settings"]["is_chunk_size"] == 10
+    assert by_evaluator["settings"]["reference_images"] == 40
+    with pytest.raises(ValueError, match="leave --inception out"):
+        stage.evaluate_files(samples, "photos", evaluators={"photos": EVALUATOR}, inception=Path("x.pth"))
+
+    _, by_dataset = stage.evaluate_files(samples, "crops", evaluators={}, num_samples=30)
+    assert by_dataset["settings"]["reference_statistics_images"] == 120
+    assert by_dataset["fid"] == pytest.approx(by_evaluator["fid"], rel=1e-9)
+    (made,) = Path("data/references").glob("crops-*.npz")
+    before = made.stat().st_mtime_ns
+    stage.evaluate_files(samples, "crops", evaluators={}, num_samples=30)
+    assert made.stat().st_mtime_ns == before, "it would be made anew for every set of samples"
+
+    with pytest.raises(ValueError, match=r"'nothing': it is no npz file, no evaluator of params\.yaml .* no prepared"):
+        stage.evaluate_files(samples, "nothing", evaluators={}, num_samples=30)
+
+
+def test_a_folder_and_an_npz_give_the_same_metrics(place, crops):
+    """Samples as PNG files would be read in another way or another order."""
+    Path("folder").mkdir()
+    for number, image in enumerate(crops.images[2000:2030]):
+        Image.fromarray(image).save(f"folder/{number}.png")
+    _, one = stage.evaluate_files(place / "samples.npz", "reference.npz", evaluators={}, num_samples=30)
+    output, other = stage.evaluate_files(place / "folder", "reference.npz", evaluators={}, num_samples=30)
+    assert output == place / "folder.metrics.json"
+    for name in ("fid", "sfid", "inception_score", "precision", "recall"):
+        assert one[name] == other[name]
+
+
+def test_jpeg_is_said_in_the_log_and_in_the_metrics(place, crops, caplog):
+    """A table could show figures of compressed samples."""
+    Path("folder").mkdir()
+    for number, image in enumerate(crops.images[2000:2030]):
+        Image.fromarray(image).save(f"folder/{number}.jpg")
+    _, metrics = stage.evaluate_files(place / "folder", "reference.npz", evaluators={}, num_samples=30)
+    assert "30 JPEG files" in caplog.text
+    assert any("30 JPEG files" in text for text in metrics["deviations"])
+
+
+def test_name_of_the_reference_is_that_of_the_file(monkeypatch):
+    """A table would name the environment variable instead of the file of the ADM release."""
+    settings = FileReference(kind="file", path="$ADM", sha256="0" * 64)
+    evaluation = EVALUATOR.model_copy(update={"reference": settings})
+    monkeypatch.delenv("ADM", raising=False)
+    assert stage._name_of_file(evaluation) == {"reference_name": None, "reference_sha256": "0" * 64}
+    monkeypatch.setenv("ADM", "/somewhere/VIRTUAL_imagenet512.npz")
+    assert stage._name_of_file(evaluation)["reference_name"] == "VIRTUAL_imagenet512.npz"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a run, or --samples and --reference"),
+        (["--samples", "samples.npz"], "give a run, or --samples and --reference"),
+        (["dip", "--num-samples", "3"], "--num-samples is for samples that belong to no run"),
+        (["--samples", "absent.npz", "--reference", "reference.npz"], "no such file: absent.npz"),
+        (["--samples", "samples.npz", "--reference", "reference.npz"], "expected 50000 samples, found 30"),
+    ],
+)
+def test_mistakes_on_the_command_line(place, arguments, message):
+    """A traceback, or a result of the wrong number of samples."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["evaluate", *arguments])
+    assert message in str(stop.value.code)
+    assert not list(place.glob("*.metrics.json"))
+
+
+def test_command_line_prints_metrics_and_what_they_are_not(place, capsys):
+    """A reader would take figures of 30 samples for the protocol's; and no params.yaml is needed."""
+    files = ["--samples", "samples.npz", "--reference", "reference.npz"]
+    cli.main(["evaluate", *files, "--num-samples", "30", "--output", "out.json"])
+    printed = capsys.readouterr().out
+    metrics = json.loads(Path("out.json").read_text())
+    assert f"fid {metrics['fid']:.6g}\n" in printed and "recall " in printed
+    assert "not the full protocol:\n- " in printed and "30 samples instead of 50000" in printed
+    assert printed.endswith("out.json\n")
+
+
+def test_a_dataset_of_image_files_can_be_a_reference(load, content):
+    """Statistics of an own dataset would be refused as if they were crops of photographs."""
+    content["datasets"]["files"] = {"kind": "folder", "image_size": 8, "num_classes": 2, "num_images": 20}
+    content["evaluation"]["photos"]["reference"] = {"kind": "dataset", "dataset": "files"}
+    assert load(content).evaluation["photos"].reference.dataset == "files"
+    content["datasets"]["files"]["image_size"] = 16
+    with pytest.raises(params.ParamsError, match=r"evaluation\.photos\.reference\.dataset: 'files' has images of 16"):
+        load(content)
