@@ -54,7 +54,7 @@ tables:
   table2: {demo: {caption: A table., layout: table2, sections: {All: [dit, dip]}}}
 figures:
   figure10:
-    demo: {kind: comparison, caption: A figure., panels: [{title: a, x: head.depth, y: fid, series: {DiP: [dip, deep]}}]}
+    demo: {kind: comparison, caption: A figure., panels: [{title: a, x: head.depth, y: fid, series: {D: [dip, deep]}}]}
 """
 
 
