@@ -27,12 +27,12 @@ test: setup
 	pytest tests/workflow tests/slurm
 
 lint: setup
-	ruff check src tests
-	ruff format --check src tests
+	ruff check src tests benchmarks
+	ruff format --check src tests benchmarks
 	snakefmt --check Snakefile workflow/rules
 	mypy
 
 format: setup
-	ruff check --fix src tests
-	ruff format src tests
+	ruff check --fix src tests benchmarks
+	ruff format src tests benchmarks
 	snakefmt Snakefile workflow/rules

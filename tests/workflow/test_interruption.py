@@ -23,11 +23,11 @@ def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("broken", ["data/photos16/images.npy", "data/references/photos16.npz"])
+@pytest.mark.parametrize("broken", ["data/photos16/images-*.npy", "data/references/photos16.npz"])
 def test_a_failed_rule_leaves_no_stale_table_called_up_to_date(finished: Project, broken: str) -> None:
     """After a failure the table is still of the old parameters; Snakemake must go on planning it."""
     finished.edit("label: DiP\n    model: {base: dip}", "label: DiP\n    model: {base: dip, head: {width: 8}}")
-    path = finished.folder / broken
+    (path,) = finished.folder.glob(broken)
     times = path.stat()
     good = path.read_bytes()
     path.write_bytes(b"not what it was")

@@ -41,10 +41,11 @@ def kill_at(project: Project, condition: Callable[[float], object], log: Path) -
 
 def moment(project: Project, chance: random.Random, startup: float) -> Callable[[float], Any]:
     """When to kill: while it starts and loads; or some steps on, in a step or in a save."""
+    saved = steps_saved(project)
     if chance.random() < 0.3:
         end = chance.uniform(0.2, startup)
-        return lambda seconds: seconds > end
-    target = steps_saved(project) + chance.choice((3, 6, 9, 12))
+        return lambda seconds: seconds > end or steps_saved(project) > saved
+    target = saved + chance.choice((3, 6, 9))  # few enough that the last kill comes before the end
     delay, since = chance.uniform(0, 0.05), None
 
     def reached(seconds: float) -> bool:

@@ -95,13 +95,14 @@ def entry_of(section, wildcards):
     return entries[wildcards.name][study]
 
 
-def shown(section):
+def shown(section, without=()):
     """A function from wildcards to all that a table or figure depends on, as canonical JSON."""
 
     def content(wildcards):
         entry = entry_of(section, wildcards)
         runs = {name: json.loads(PARAMS.runs[name].canonical()) for name in entry.runs}
-        return json.dumps({"entry": entry.model_dump(mode="json"), "runs": runs}, sort_keys=True)
+        settings = entry.model_dump(mode="json", exclude=set(without))
+        return json.dumps({"entry": settings, "runs": runs}, sort_keys=True)
 
     return content
 

@@ -34,7 +34,7 @@ rule experiment:
     wildcard_constraints:
         name="|".join(PARAMS.figures) or "(?!)",
     params:
-        spec=shown("figures"),
+        spec=shown("figures", without=("caption", "details")),  # what is written and enlarged changes no number
         study=study_of,
     shell:
         "dip experiment {wildcards.name} --study {params.study}"

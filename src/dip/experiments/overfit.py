@@ -124,6 +124,7 @@ def _learn(chosen: Run, training: Training, photograph: Pixels, num_steps: int) 
     x_1 = x_1.expand(training.batch_size, -1, -1, -1)  # (B, 3, S, S)
     y = torch.zeros(training.batch_size, dtype=torch.int64, device=device)
     optimizer = _optimizer(model, training)
+    # ASSUMPTION: half a cosine without warm-up, and the label is never dropped; the paper says neither of Figure 3.
     schedule = CosineAnnealingLR(optimizer, num_steps)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16")
     for step in range(num_steps):
