@@ -92,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     gallery.add_argument("--num-samples", type=_count, default=8, help="of each class")
     gallery.add_argument("--seed", type=int, default=0, help="of the noise")
     gallery.add_argument("--output", type=Path, default=Path("gallery.png"), help="PNG to write; a PDF comes beside it")
-    latency = add("latency", _latency, "measure the seconds for one image", "run")
+    latency = add("latency", _latency, "measure the seconds for one image, and images a second", "run")
+    latency.add_argument("--search-seconds", type=float, default=300, help="time to look for the best batch")
     evaluate = add("evaluate", _evaluate, "FID, sFID, Inception Score, precision, recall of a run or of any samples")
     evaluate.add_argument("run", nargs="?", help="a run of params.yaml; or give --samples and --reference")
     evaluate.add_argument("--samples", type=Path, help="npz in the ADM format, or a folder of PNG files")
@@ -284,7 +285,7 @@ def _latency(options: argparse.Namespace) -> None:
     from dip.launch.jobs import LatencyJob
 
     spec, folder = _spec(options, SamplingSpec)
-    _launch(LatencyJob.of(options.run, folder, spec), options)
+    _launch(LatencyJob.of(options.run, folder, spec, search_seconds=options.search_seconds), options)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

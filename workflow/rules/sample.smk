@@ -35,8 +35,9 @@ rule latency:
     resources:
         launcher="local",
         slurm=str(JOBS),
+        search_seconds=300,
     params:
         spec=spec_of(SamplingSpec),
     shell:
         "dip latency {wildcards.run} --spec {params.spec:q} --launcher {resources.launcher}"
-        " --slurm {resources.slurm:q}"
+        " --slurm {resources.slurm:q} --search-seconds {resources.search_seconds}"

@@ -197,7 +197,7 @@ class LatencyJob(_StageJob):
     def start(self) -> None:
         from dip.sampling.latency import measure_latency
 
-        measure_latency(self.spec, self.target.weights(self.spec), RunFolder(self.work).latency)
+        measure_latency(self.spec, self.target.weights(self.spec), RunFolder(self.work).latency, **self.settings)
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,20 @@ _PATIENCE = 2  # batches in a row that may give less
 _LARGEST_BATCH = 1024
 
 
-def measure_latency(spec: SamplingSpec, weights: Path, target: Path, *, repeats: int = 5) -> None:
+def measure_latency(
+    spec: SamplingSpec, weights: Path, target: Path, *, repeats: int = 5, search_seconds: float = 300
+) -> None:
     """Write the median time of one image after one warm-up, its spread, and images a second at the best batch.
 
     One image is measured as the paper does: batch 1, all steps, guidance. The batch is doubled until images a second
-    twice in a row grow by less than 5 %, or memory does not suffice.
+    twice in a row grow by less than 5 %, memory does not suffice, or the time for it is over.
 
     Args:
         spec: Model, solver and guidance.
         weights: EMA weights.
         target: JSON file to write.
         repeats: Images timed, one after the other.
+        search_seconds: After so long no larger batch is tried.
     """
     device = pick_device()
     dataset, sampling = spec.dataset, spec.sampling
@@ -67,7 +70,7 @@ def measure_latency(spec: SamplingSpec, weights: Path, target: Path, *, repeats:
         "repeats": repeats,
         "batch_size": 1,
         "peak_memory_bytes": memory,
-        **_best_batch(draw_warm, latency, device),
+        **_best_batch(draw_warm, latency, device, search_seconds),
         "num_steps": sampling.num_steps,
         "nfe": nfe_label(sampling),
         "num_function_evaluations": num_function_evaluations(sampling),
@@ -79,15 +82,18 @@ def measure_latency(spec: SamplingSpec, weights: Path, target: Path, *, repeats:
     write_json(target, content)
 
 
-def _best_batch(draw: Callable[[int], float], latency: float, device: torch.device) -> dict[str, Any]:
-    """Images a second at the batch that gives most of them."""
+def _best_batch(
+    draw: Callable[[int], float], latency: float, device: torch.device, search_seconds: float
+) -> dict[str, Any]:
+    """Images a second at the batch, of those tried, that gives most of them."""
     best = {
         "images_per_second": 1 / latency,
         "best_batch_size": 1,
         "best_batch_peak_memory_bytes": _peak_memory(device),
     }
     batch_size, without_gain = 2, 0
-    while batch_size <= _LARGEST_BATCH and without_gain < _PATIENCE:
+    end = time.perf_counter() + search_seconds
+    while batch_size <= _LARGEST_BATCH and without_gain < _PATIENCE and time.perf_counter() < end:
         try:
             rate = batch_size / draw(batch_size)
         except torch.cuda.OutOfMemoryError:
@@ -100,7 +106,7 @@ def _best_batch(draw: Callable[[int], float], latency: float, device: torch.devi
         else:
             without_gain += 1
         batch_size *= 2
-    return best
+    return {**best, "largest_batch_size_tried": batch_size // 2}
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -25,7 +25,13 @@ def weights(tmp_path: Path, run: Run) -> Path:
     return path
 
 
-def measure(run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int, int], float]) -> Any:
+def measure(
+    run: Run,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: Callable[[int, int], float],
+    search_seconds: float = 300,
+) -> Any:
     """The content of latency.json where `seconds(batch, calls so far)` is what a call takes; and the batches."""
     batches: list[int] = []
 
@@ -35,7 +41,7 @@ def measure(run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch, seconds: C
 
     monkeypatch.setattr(latency, "sample", slow)
     target = weights.with_name("latency.json")
-    latency.measure_latency(run.part(SamplingSpec), weights, target, repeats=3)
+    latency.measure_latency(run.part(SamplingSpec), weights, target, repeats=3, search_seconds=search_seconds)
     return json.loads(target.read_text()), batches
 
 
@@ -71,3 +77,9 @@ def test_a_batch_that_does_not_fit_ends_the_search(run: Run, weights: Path, monk
 
     content, _ = measure(run, weights, monkeypatch, full)
     assert content["best_batch_size"] == 2
+
+
+def test_search_ends_with_its_time(run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: where larger batches go on to gain a little, the search would take longer than all samples."""
+    content, batches = measure(run, weights, monkeypatch, lambda batch, calls: 0.05, search_seconds=0.08)
+    assert max(batches) == content["largest_batch_size_tried"] == content["best_batch_size"] == 4
