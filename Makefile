@@ -24,6 +24,7 @@ demo: setup
 
 test: setup
 	pytest tests/unit -m "not slow" -n 2
+	pytest tests/unit/data tests/unit/launch tests/unit/training -m slow
 	pytest tests/workflow tests/slurm
 
 lint: setup

@@ -141,6 +141,7 @@ def shared(spec: TrainingSpec) -> TrainingSpec:
     return spec.model_copy(update={"training": spec.training.model_copy(update=changes)})
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_and_portions_gives_the_same_curve(workplace: Path, shared: TrainingSpec) -> None:
     """Wrong: the result would depend on the number of GPUs, or on how many images fit into one."""
     train(shared, Path("reference"))
@@ -156,6 +157,7 @@ def test_any_number_of_processes_and_portions_gives_the_same_curve(workplace: Pa
             np.testing.assert_allclose(value, expected[name], atol=2e-5, err_msg=f"{work} {name}")
 
 
+@pytest.mark.slow
 def test_interrupted_processes_go_on_to_the_byte(workplace: Path, shared: TrainingSpec) -> None:
     """Wrong: a signal to one process would leave the others waiting; or the order of sums would change on a resume."""
     succeed(run_processes(4, learn, shared.canonical(), "uninterrupted", {}))
@@ -168,6 +170,7 @@ def test_interrupted_processes_go_on_to_the_byte(workplace: Path, shared: Traini
     assert losses("work") == losses("uninterrupted")
 
 
+@pytest.mark.slow
 def test_process_that_fails_ends_the_others(workplace: Path, shared: TrainingSpec) -> None:
     """Wrong: the GPUs of the others would be held until the time limit, with nothing in the log."""
     start = time.monotonic()
@@ -178,6 +181,7 @@ def test_process_that_fails_ends_the_others(workplace: Path, shared: TrainingSpe
     assert not (Path("work") / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_processes_must_share_the_batch(workplace: Path, shared: TrainingSpec) -> None:
     """Wrong: the error would come from within torch, or after the model has been made."""
     results = run_processes(3, learn, shared.canonical(), "work", {})
