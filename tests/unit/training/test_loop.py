@@ -302,7 +302,8 @@ def test_training_on_a_disk_that_is_full_for_a_while(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.StateFolder, "save", save)
-        with pytest.raises(OSError, match=r"No space left on device: '.*state-00000006\.pt'"):
+        # The thread that saves meets it first, or the loop with the weights of a milestone.
+        with pytest.raises(OSError, match=r"No space left on device: '.*(state-00000006\.pt|milestone-0002.*)'"):
             train(spec, work, save_steps=2)
     assert sorted(path.name for path in work.glob("*state*")) == [
         f"state-0000000{step}.{kind}" for step in (2, 4) for kind in ("json", "pt")
