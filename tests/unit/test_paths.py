@@ -53,12 +53,12 @@ def test_state_of_a_training_depends_on_the_weights_it_started_from() -> None:
     assert len(folders) == 3
 
 
-def test_given_path_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_path_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Wrong: a path that works in a shell would not work in params.yaml, or the variable to set stays unknown."""
     monkeypatch.setenv("DIP_TEST_FOLDER", "/weights")
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("DIP_TEST_UNSET", raising=False)
     assert given_path("${DIP_TEST_FOLDER}/dit.pt", "key", "a file") == Path("/weights/dit.pt")
-    assert given_path("~/dit.pt", "key", "a file") == Path("/home/me/dit.pt")
+    assert given_path("~/dit.pt", "key", "a file") == tmp_path / "dit.pt"
     with pytest.raises(ValueError, match=r"params\.yaml: key is .* the environment variable DIP_TEST_UNSET is not set"):
         given_path("$DIP_TEST_FOLDER/$DIP_TEST_UNSET", "key", "a file")

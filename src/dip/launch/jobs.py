@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ _PATIENCE = 120  # seconds; a job that was requeued may start while what is left
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(ABC):
     """One stage of one run: what is done, in which work folder, and how it is known that it is done.
 
     The work writes each output under its own name into the work folder, the last one last; `publish` brings them to
@@ -44,13 +45,13 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    @abstractmethod
     def outputs(self) -> tuple[Path, ...]:
         """What the stage makes; others wait for the last one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self) -> None:
         """Do the work, or go on where it stopped; called in every process of the job."""
-        raise NotImplementedError
 
     def check_processes(self, processes: int, key: str) -> None:
         """Refuse a number of processes that the work cannot be shared by.

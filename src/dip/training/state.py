@@ -6,10 +6,9 @@ import functools
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from torch.optim import AdamW
 from torch.utils.checkpoint import checkpoint
 
@@ -22,6 +21,9 @@ from dip.training.ema import EMA
 from dip.training.initialization import load_backbone
 from dip.training.interval import Interval
 
+if TYPE_CHECKING:
+    from dip.diffusion.alignment import RepresentationAlignment
+
 _log = logging.getLogger(__name__)
 
 
@@ -30,7 +32,7 @@ class TrainingState:
     """All that a training goes on from; random numbers are not in it, because they depend on seed and step alone."""
 
     model: DiP
-    alignment: nn.Module | None
+    alignment: RepresentationAlignment | None
     optimizer: AdamW
     ema: EMA
     interval: Interval
@@ -69,7 +71,7 @@ class TrainingState:
         """What a checkpoint holds; every process must call it."""
         return {
             "model": self.model.state_dict(),
-            "alignment": self.alignment.trainable_state() if self.alignment is not None else {},  # type: ignore[operator]
+            "alignment": self.alignment.trainable_state() if self.alignment is not None else {},
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.shadow,
             "interval": self.interval.state_dict(),
@@ -119,7 +121,7 @@ def begin_or_resume(state: TrainingState, spec: TrainingSpec, folder: StateFolde
         state.start_from(given_path(spec.training.init_from, "training.init_from", "the weights to start from"))
 
 
-def _optimizer(spec: TrainingSpec, model: DiP, alignment: nn.Module | None) -> AdamW:
+def _optimizer(spec: TrainingSpec, model: DiP, alignment: RepresentationAlignment | None) -> AdamW:
     """AdamW with the head's parameters in a group of their own."""
     training, head = spec.training, list(model.head_parameters())
     in_head = {id(parameter) for parameter in head}
