@@ -15,6 +15,7 @@ from torch import nn
 
 from dip.diffusion.sampler import sample, to_uint8
 from dip.model import build_model
+from dip.precision import autocast
 from dip.random import Stream, hashed, noise
 from dip.schema import SamplingSpec
 from dip.training.checkpoint import load_weights
@@ -67,6 +68,6 @@ def draw_images(
     # Noise comes from the CPU, so that every device starts from the same.
     x_0 = noise(sampling.seed, Stream.SAMPLING_NOISE, counters, (3, side, side), torch.device("cpu"))
     y = torch.from_numpy(labels).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=sampling.precision == "bf16"):
+    with autocast(sampling.precision, device):
         x = sample(model, x_0.to(device), y, sampling, null_class=spec.dataset.num_classes)
     return to_uint8(x).cpu().numpy()

@@ -140,5 +140,6 @@ def _settings(work: Work) -> dict[str, object]:
         },
         "batch_size": work.batch_size,
         "devices": work.shards.devices(),
+        "dtype": work.dtype,
         "versions": describe_environment(),
     }

@@ -16,6 +16,7 @@ import torch
 from dip.diffusion.sampler import nfe_label, num_function_evaluations, sample
 from dip.environment import describe_environment, device_name, pick_device
 from dip.files import write_json
+from dip.precision import autocast, dtype_name
 from dip.sampling.draw import load_model
 from dip.schema import Sampling, SamplingSpec
 
@@ -49,7 +50,7 @@ def measure_latency(
         x_0 = torch.randn(batch_size, 3, dataset.image_size, dataset.image_size, device=device)
         y = torch.zeros(batch_size, dtype=torch.int64, device=device)
         start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=sampling.precision == "bf16"):
+        with autocast(sampling.precision, device):
             sample(model, x_0, y, sampling, null_class=dataset.num_classes)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -76,7 +77,7 @@ def measure_latency(
         "num_function_evaluations": num_function_evaluations(sampling),
         "device": device_name(device),
         "num_threads": torch.get_num_threads(),
-        "dtype": sampling.precision,
+        "dtype": dtype_name(sampling.precision, device),
         "versions": describe_environment(),
     }
     write_json(target, content)

@@ -20,6 +20,7 @@ from torch import nn
 from dip.environment import device_name, pick_device
 from dip.files import sha256
 from dip.paths import RunFolder
+from dip.precision import dtype_name
 from dip.progress import Progress
 from dip.sampling.draw import draw_images, sample_labels
 from dip.sampling.shards import Shards
@@ -38,6 +39,7 @@ class Work:
     weights_sha256: str
     target: RunFolder
     batch_size: int
+    dtype: str
     shards: Shards
 
     @classmethod
@@ -50,15 +52,15 @@ class Work:
         shard_size: int,
         device: torch.device,
     ) -> Work:
-        """Shards of other weights, settings, batches or kinds of device lie in another folder."""
+        """Shards of other weights, settings, batches, dtypes or kinds of device lie in another folder."""
         if batch_size < 1 or shard_size < 1:
             raise ValueError(f"batch_size and shard_size should be 1 or more, they are {batch_size} and {shard_size}")
         size = batch_size * -(-shard_size // batch_size)
-        checksum = sha256(weights)
-        made_by = json.dumps([json.loads(spec.canonical()), checksum, batch_size, size, device.type])
+        checksum, dtype = sha256(weights), dtype_name(spec.sampling.precision, device)
+        made_by = json.dumps([json.loads(spec.canonical()), checksum, batch_size, size, device.type, dtype])
         folder = target.folder / f"shards-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}"
         shards = Shards(folder, spec.num_samples, size, spec.dataset.image_size)
-        return cls(spec, weights, checksum, target, batch_size, shards)
+        return cls(spec, weights, checksum, target, batch_size, dtype, shards)
 
     @property
     def labels(self) -> NDArray[np.int64]:

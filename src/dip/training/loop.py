@@ -20,6 +20,7 @@ from dip.diffusion.objective import draw
 from dip.environment import describe_environment, device_name
 from dip.files import atomic_copy, write_json
 from dip.paths import RunFolder, Store
+from dip.precision import autocast, dtype_name
 from dip.schema import TrainingSpec
 from dip.training.checkpoint import StateFolder, save_weights
 from dip.training.distributed import Agreement, gradients_shared, join, microbatches
@@ -87,7 +88,6 @@ def train(
         objective = group.parallel(Objective(state.model, state.alignment, training))
         if group.size > 1:
             settle(objective, spec.dataset.image_size, group.device)
-        autocast = torch.autocast(group.device.type, torch.bfloat16, enabled=training.precision == "bf16")
         milestones = {epoch * spec.steps_per_epoch: epoch for epoch in training.milestones}
         report = stack.enter_context(Report(spec, state, group, work))
         batches = stack.enter_context(Prefetch(_batches(store, spec, parts, state.step, group.device)))
@@ -101,7 +101,7 @@ def train(
                 null_class = spec.dataset.num_classes
                 path, y = draw(x_1, y, training, step=state.step, null_class=null_class, first=part.start)
                 with gradients_shared(objective, last=number == len(parts)):
-                    with autocast:
+                    with autocast(training.precision, group.device):
                         part_losses = losses_of(objective, path, y, x_1)
                     (total_loss(part_losses, training) / len(parts)).backward()
                 losses += part_losses.detach() / len(parts)
@@ -186,6 +186,7 @@ def _finish(spec: TrainingSpec, state: TrainingState, work: Path, device: torch.
         "finished_step": state.step,
         "init_from": state.init_from,
         "device": device_name(device),
+        "dtype": dtype_name(spec.training.precision, device),
         **describe_environment(),
     }
     write_json(work / "params.json", content)

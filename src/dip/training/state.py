@@ -20,6 +20,7 @@ from dip.training.distributed import Group
 from dip.training.ema import EMA
 from dip.training.initialization import load_backbone
 from dip.training.interval import Interval
+from dip.training.optimization import make_optimizer
 
 if TYPE_CHECKING:
     from dip.diffusion.alignment import RepresentationAlignment
@@ -63,7 +64,8 @@ class TrainingState:
             alignment.to(group.device)
         if gradient_checkpointing:
             _checkpoint_gradients(model)
-        optimizer = _optimizer(spec, model, alignment)
+        projector = [p for p in alignment.parameters() if p.requires_grad] if alignment is not None else []
+        optimizer = make_optimizer(model, training, projector)
         model.train()
         return cls(model, alignment, optimizer, EMA(model, training.ema_decay), Interval(group))
 
@@ -119,26 +121,6 @@ def begin_or_resume(state: TrainingState, spec: TrainingSpec, folder: StateFolde
             _log.info("resuming at step %d of %d", state.step, spec.num_steps)
     elif spec.training.init_from is not None:
         state.start_from(given_path(spec.training.init_from, "training.init_from", "the weights to start from"))
-
-
-def _optimizer(spec: TrainingSpec, model: DiP, alignment: RepresentationAlignment | None) -> AdamW:
-    """AdamW with the head's parameters in a group of their own."""
-    training, head = spec.training, list(model.head_parameters())
-    in_head = {id(parameter) for parameter in head}
-    backbone = [parameter for parameter in model.parameters() if id(parameter) not in in_head]
-    if alignment is not None:
-        backbone += [parameter for parameter in alignment.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": backbone, "scale": 1.0},
-        {"params": head, "scale": training.head_learning_rate_scale},
-    ]
-    return AdamW(
-        [group for group in groups if group["params"]],
-        lr=training.learning_rate,
-        betas=training.betas,
-        weight_decay=training.weight_decay,
-        fused=True,
-    )
 
 
 def _checkpoint_gradients(model: DiP) -> None:

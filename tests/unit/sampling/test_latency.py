@@ -53,7 +53,7 @@ def test_latency_is_the_median_without_the_warm_up(run: Run, weights: Path, monk
     assert 0 <= content["latency_spread_seconds"] < 0.2
     assert (content["batch_size"], content["num_steps"], content["nfe"]) == (1, 4, "4x2")
     assert content["num_function_evaluations"] == 8
-    assert content["dtype"] == "fp32" and content["device"] and content["versions"]["packages"]
+    assert content["dtype"] == "float32" and content["device"] and content["versions"]["packages"]
 
 
 def test_best_batch_is_the_one_after_which_nothing_is_gained(
