@@ -135,7 +135,7 @@ def _settings(work: Work) -> dict[str, object]:
         "weights": {
             "sha256": work.weights_sha256,
             "average": "ema",
-            "ema_decay": spec.training.ema_decay,
+            "ema_decay": spec.ema_decay,
             "epochs": spec.epochs,
         },
         "batch_size": work.batch_size,
