@@ -40,6 +40,8 @@ _QUANTITIES = {
     "inception_score": _Quantity("IS ↑", is_metric=True),
     "precision": _Quantity("Precision ↑", is_metric=True),
     "recall": _Quantity("Recall ↑", is_metric=True),
+    "seams": _Quantity("Seams (none: 1)", is_metric=True),
+    "period": _Quantity("Patch period (none: 1)", is_metric=True),
     "gflops": _Quantity("GFLOP/pass ↓"),
     "latency_seconds": _Quantity("Seconds/image ↓", is_time=True),
     "training_hours": _Quantity("Training hours ↓", is_time=True),
