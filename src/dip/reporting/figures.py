@@ -48,6 +48,7 @@ _QUANTITIES = {
 }
 _ROW_INCHES = 1.4
 _LINE_INCHES = 0.125
+_TICK_CHARACTERS = 20  # that fit below a panel
 
 # A run's values by quantity, for example the content of its metrics.json with "patch_size" and "gflops" added.
 # A metric needs "feature_extractor" and "num_samples" beside it, a time may have "device"; "note" says what is
@@ -210,6 +211,8 @@ def _set_x_axis(ax: Axes, values: list[float], scale: str) -> None:
     ax.xaxis.set_major_locator(FixedLocator(values))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(_plain))
+    if sum(len(_plain(value)) for value in values) > _TICK_CHARACTERS:
+        ax.tick_params(axis="x", labelrotation=30)
 
 
 def _set_y_axis(ax: Axes, values: list[float]) -> None:
@@ -230,9 +233,7 @@ def _set_y_axis(ax: Axes, values: list[float]) -> None:
 
 
 def _plain(value: float, _position: int | None = None) -> str:
-    if 0.9 < value < 1:
-        return f"{value:.6g}"  # an EMA decay
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
 
 
 def _origins(panels: Sequence[Panel]) -> str:
