@@ -1,4 +1,4 @@
-"""Training, here or on SLURM; and the weights kept at milestones."""
+"""Training, here or on SLURM; and the weights kept beside its result."""
 
 
 def start_of(wildcards):
@@ -51,12 +51,7 @@ rule milestone:
     output:
         model="results/{study}runs/{run}/model.safetensors",
     wildcard_constraints:
-        run="|".join(
-            name
-            for name, run in PARAMS.runs.items()
-            if run.checkpoint and run.checkpoint.epoch not in (None, run.training.epochs)
-        )
-        or "(?!)",
+        run="|".join(name for name, run in PARAMS.runs.items() if run.is_milestone) or "(?!)",
     params:
         spec=spec_of(MilestoneSpec),
     shell:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from dip.data.dataset import ImageStore
 from dip.diffusion.sampler import nfe_label, num_function_evaluations
@@ -90,10 +90,11 @@ def sample_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], class_name
     rows = [label for label in range(len(class_names)) if (labels == label).any()][:_GRID_CLASSES]
     size = (margin + _GRID_COLUMNS * (cell + gap), len(rows) * (cell + gap) + gap)
     grid = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(grid)
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=12)
     for row, label in enumerate(rows):
         top = gap + row * (cell + gap)
-        draw.text((6, top + cell // 2 - 6), class_names[label][:24], fill="black")
+        name = class_names[label].replace("_", " ")[:24]
+        draw.text((6, top + cell // 2), name, fill="black", font=font, anchor="lm")
         for column, pixels in enumerate(images[labels == label][:_GRID_COLUMNS]):
             image = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.NEAREST)
             grid.paste(image, (margin + column * (cell + gap), top))
@@ -137,7 +138,7 @@ def _settings(work: Work) -> dict[str, object]:
         "weights": {
             "sha256": work.weights_sha256,
             "average": "ema",
-            "ema_decay": spec.training.ema_decay,
+            "ema_decay": spec.ema_decay,
             "epochs": spec.epochs,
         },
         "batch_size": work.batch_size,

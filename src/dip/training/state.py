@@ -67,7 +67,7 @@ class TrainingState:
         projector = [p for p in alignment.parameters() if p.requires_grad] if alignment is not None else []
         optimizer = make_optimizer(model, training, projector)
         model.train()
-        return cls(model, alignment, optimizer, EMA(model, training.ema_decay), Interval(group))
+        return cls(model, alignment, optimizer, EMA(model, training.ema_decay, training.ema_decays), Interval(group))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds; every process must call it."""
@@ -75,7 +75,7 @@ class TrainingState:
             "model": self.model.state_dict(),
             "alignment": self.alignment.trainable_state() if self.alignment is not None else {},
             "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.shadow,
+            "ema": self.ema.shadows,
             "interval": self.interval.state_dict(),
             "step": self.step,
             "device_hours": self.device_hours,
@@ -95,15 +95,16 @@ class TrainingState:
         self.init_from = state["init_from"]
 
     def start_from(self, path: Path) -> None:
-        """Take the backbone of a checkpoint, for the weights and for their average."""
+        """Take the backbone of a checkpoint, for the weights and for their averages."""
         report = load_backbone(self.model, path)
-        self.ema.load(self.model.state_dict())
+        self.ema.restart(self.model)
         self.init_from = asdict(report)
         _log.info("%s", report)
 
     def is_finite(self) -> bool:
         """Whether all averaged weights are numbers."""
-        return all(bool(torch.isfinite(value).all()) for value in self.ema.shadow.values())
+        averages = (value for shadow in self.ema.shadows.values() for value in shadow.values())
+        return all(bool(torch.isfinite(value).all()) for value in averages)
 
 
 def begin_or_resume(state: TrainingState, spec: TrainingSpec, folder: StateFolder, group: Group) -> None:
