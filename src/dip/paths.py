@@ -132,6 +132,11 @@ class Store:
         return self.folder / f"index-{digest[:12]}.csv"
 
 
+def photograph_copy(file: str) -> Path:
+    """Copy of a photograph of a Python package."""
+    return DATA / "photographs" / file
+
+
 def feature_network(evaluation: str) -> Path:
     """Weights of an evaluator's own feature network."""
     return DATA / "features" / f"{evaluation}.safetensors"

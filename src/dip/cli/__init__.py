@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports on every glyph of a PDF
     options = _parser().parse_args(arguments)
-    _set_threads()
+    if not getattr(options, "light", False):
+        _set_threads()
     try:
         options.stage(options)
     except (ValueError, OSError, RuntimeError) as error:

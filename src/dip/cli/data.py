@@ -14,6 +14,8 @@ from dip.schema import Dataset, Evaluation, Params, PhotoExtractor
 
 def add_commands(add: Add) -> None:
     """Add them to the command line."""
+    photograph = "copy a photograph from its Python package to data/photographs"
+    add("photograph", _photograph, photograph, "name").set_defaults(light=True)
     prepare = add("prepare", _prepare, "write the images and labels of a dataset to data/<dataset>", "dataset")
     verify = add("verify", _verify, "check a prepared dataset against its checksums and params.yaml", "dataset")
     for command in (prepare, verify):
@@ -23,6 +25,12 @@ def add_commands(add: Add) -> None:
     fetch = add("fetch", _fetch, "download the pretrained weights that runs need, before any job (needs internet)")
     fetch.add_argument("what", nargs="*", help="alignment (DINOv2), inception; both if not given")
     fetch.add_argument("--study", help="serve the runs of paper, small or demo; all runs if not given")
+
+
+def _photograph(options: argparse.Namespace) -> None:
+    from dip.data.packaged import copy_photograph
+
+    copy_photograph(options.name)
 
 
 def _dataset(options: argparse.Namespace) -> tuple[Dataset, Store]:
