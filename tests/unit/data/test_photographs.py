@@ -91,7 +91,9 @@ def test_unreadable_photograph_says_what_to_do(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     copy_photograph("coins")
     copy_of("coins").write_bytes(content)
-    with pytest.raises(ValueError, match=r"photograph 'coins': data/photographs/coins.png cannot be read .* dip photo"):
+    with pytest.raises(
+        ValueError, match=r"photograph 'coins': data/photographs/coins.png cannot be read .*dip photograph"
+    ):
         training_crops(dataset())
 
 
