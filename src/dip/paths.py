@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 DATA = Path("data")
+PHOTOGRAPHS = DATA / "photographs"
 WORK = Path("work")
 JOBS = Path("workflow/profiles/slurm/jobs.yaml")  # what SLURM jobs ask for
 PAPER = "paper"  # the study whose results stand at the top of results/
@@ -27,6 +28,11 @@ def study_prefix(study: str) -> str:
 def study_folder(study: str) -> Path:
     """Tables, figures and runs of a study."""
     return RESULTS / study_prefix(study)
+
+
+def provenance(stem: Path) -> Path:
+    """What an artefact was made with: a file beside it, by the artefact's path without its ending."""
+    return stem.with_name(f"{stem.name}.provenance.json")
 
 
 def experiment_data(study: str, figure: str) -> Path:
@@ -66,6 +72,11 @@ class RunFolder:
     def training_log(self) -> Path:
         """One JSON object per logged step."""
         return self.folder / "training.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        """The numbers of the training log as CSV, a line per logged step: what DVC plots."""
+        return self.folder / "training.csv"
 
     @property
     def samples(self) -> Path:
@@ -134,7 +145,7 @@ class Store:
 
 def photograph_copy(file: str) -> Path:
     """Copy of a photograph of a Python package."""
-    return DATA / "photographs" / file
+    return PHOTOGRAPHS / file
 
 
 def feature_network(evaluation: str) -> Path:

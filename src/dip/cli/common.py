@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dip import params as reader
 from dip.paths import RunFolder
@@ -51,6 +51,23 @@ def planned_spec(options: argparse.Namespace, part: type[_Spec]) -> tuple[_Spec,
         return current, folder
     logging.warning("params.yaml has changed since this job was planned; going on with what was planned")
     return part.parse(options.spec), folder
+
+
+def record(rule: str, name: str, study: str | None = None, *, spec: str | None = None, **more: Any) -> None:
+    """Write beside the outputs of a job what they were made with.
+
+    Args:
+        rule: Name of its rule.
+        name: What it is applied to.
+        study: Of a table or figure.
+        spec: The parameters that it was planned with, if not those of params.yaml.
+        more: See `dip.provenance.record`.
+    """
+    from dip import provenance
+    from dip.pipeline import Pipeline
+
+    job = Pipeline(reader.load()).find(rule, name, study)
+    provenance.record(job.planned(spec) if spec else job, **more)
 
 
 def start(job: Job, options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 
 from dip import params as reader
-from dip.cli.common import Add, count, known_study
+from dip.cli.common import Add, count, known_study, record
 from dip.paths import Store, feature_network, reference
 from dip.schema import Dataset, Evaluation, Params, PhotoExtractor
 
@@ -28,9 +28,11 @@ def add_commands(add: Add) -> None:
 
 
 def _photograph(options: argparse.Namespace) -> None:
-    from dip.data.packaged import copy_photograph
+    from dip.data.packaged import copy_of, copy_photograph
 
-    copy_photograph(options.name)
+    photograph = options.name.split(".")[0]
+    copy_photograph(photograph)
+    record("photograph", copy_of(photograph).name)
 
 
 def _dataset(options: argparse.Namespace) -> tuple[Dataset, Store]:
@@ -45,6 +47,7 @@ def _prepare(options: argparse.Namespace) -> None:
     from dip.data.prepare import prepare
 
     prepare(options.dataset, *_dataset(options), num_workers=options.workers)
+    record("prepare", options.dataset)
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -82,6 +85,7 @@ def _features(options: argparse.Namespace) -> None:
         seed=extractor.seed,
     )
     save_photo_network(network, feature_network(options.evaluation))
+    record("feature_network", options.evaluation)
 
 
 def _reference(options: argparse.Namespace) -> None:
@@ -89,6 +93,7 @@ def _reference(options: argparse.Namespace) -> None:
 
     params, evaluation = _evaluation(options)
     make_reference(options.evaluation, evaluation, params.datasets, reference(options.evaluation))
+    record("reference", options.evaluation)
 
 
 def _fetch(options: argparse.Namespace) -> None:

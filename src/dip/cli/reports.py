@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dip import params as reader
-from dip.cli.common import Add, find_run, known_study
+from dip.cli.common import Add, find_run, known_study, record
 from dip.schema import Params
 
 
@@ -36,19 +36,24 @@ def _study(options: argparse.Namespace, section: str) -> tuple[Params, str]:
 def _table(options: argparse.Namespace) -> None:
     from dip.reporting.collect import write_table
 
-    write_table(*_study(options, "tables"), options.name)
+    params, study = _study(options, "tables")
+    record("table", options.name, study, details=write_table(params, study, options.name))
 
 
 def _experiment(options: argparse.Namespace) -> None:
     from dip.reporting.collect import run_experiment
 
-    run_experiment(*_study(options, "figures"), options.name)
+    params, study = _study(options, "figures")
+    run_experiment(params, study, options.name)
+    record("experiment", options.name, study)
 
 
 def _figure(options: argparse.Namespace) -> None:
     from dip.reporting.collect import draw_figure
 
-    draw_figure(*_study(options, "figures"), options.name)
+    params, study = _study(options, "figures")
+    draw_figure(params, study, options.name)
+    record("figure", options.name, study)
 
 
 def _describe(options: argparse.Namespace) -> None:

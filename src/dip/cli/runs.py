@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 from dip import params as reader
-from dip.cli.common import Add, count, find_run, planned_spec, start
+from dip.cli.common import Add, count, find_run, planned_spec, record, start
 from dip.paths import JOBS, RunFolder
 from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, TrainingSpec
 
@@ -63,6 +65,13 @@ def _train(options: argparse.Namespace) -> None:
         sample_every=options.sample_every or None,
     )
     start(job, options)
+    record("train", options.run, spec=spec.canonical(), code=_code_of(folder))
+
+
+def _code_of(folder: RunFolder) -> dict[str, Any]:
+    """Code revision and versions of a training as it began; it may have been published by a later call."""
+    content = json.loads(folder.params.read_text())
+    return {key: content[key] for key in ("git_revision", "python", "packages")}
 
 
 def _milestone(options: argparse.Namespace) -> None:
@@ -70,6 +79,7 @@ def _milestone(options: argparse.Namespace) -> None:
 
     spec, folder = planned_spec(options, MilestoneSpec)
     publish_milestone(spec, folder)
+    record("milestone", options.run, spec=spec.canonical())
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -84,6 +94,7 @@ def _sample(options: argparse.Namespace) -> None:
         sample_run(spec, folder.weights(spec), RunFolder(job.work), **settings, join=True)
         return
     start(job, options)
+    record("sample", options.run, spec=spec.canonical())
 
 
 def _gallery(options: argparse.Namespace) -> None:
@@ -101,6 +112,7 @@ def _latency(options: argparse.Namespace) -> None:
 
     spec, folder = planned_spec(options, SamplingSpec)
     start(LatencyJob.of(options.run, folder, spec, search_seconds=options.search_seconds), options)
+    record("latency", options.run, spec=spec.canonical())
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -115,6 +127,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     spec, folder = planned_spec(options, EvaluationSpec)
     start(EvaluationJob.of(options.run, folder, spec), options)
+    record("evaluate", options.run, spec=spec.canonical())
 
 
 def _evaluate_files(options: argparse.Namespace) -> None:
