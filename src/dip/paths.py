@@ -16,6 +16,8 @@ RESULTS = Path("results")
 DATA = Path("data")
 PHOTOGRAPHS = DATA / "photographs"
 WORK = Path("work")
+STUDIES = Path("studies")
+SNAKEMAKE = Path(".snakemake")
 JOBS = Path("workflow/profiles/slurm/jobs.yaml")  # what SLURM jobs ask for
 PAPER = "paper"  # the study whose results stand at the top of results/
 
@@ -102,6 +104,57 @@ class RunFolder:
     def latency(self) -> Path:
         """Seconds for one image."""
         return self.folder / "latency.json"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The files by which DVC knows a study."""
+
+    study: str
+
+    @classmethod
+    def of(cls, study: str) -> StudyFolder:
+        """Files of a study."""
+        return cls(study)
+
+    @property
+    def folder(self) -> Path:
+        return STUDIES / self.study
+
+    @property
+    def params(self) -> Path:
+        """All that the study's results depend on, resolved."""
+        return self.folder / "params.yaml"
+
+    @property
+    def stages(self) -> Path:
+        """A stage for every job."""
+        return self.folder / "dvc.yaml"
+
+    @property
+    def built(self) -> Path:
+        """Always the same content: what comes after it comes after Snakemake."""
+        return self.folder / "built.txt"
+
+    @property
+    def known(self) -> Path:
+        """Always the same content: what comes after it comes after a call that knows all stages."""
+        return self.folder / "known.txt"
+
+    @property
+    def recorded(self) -> Path:
+        """Always the same content: what comes after it comes after all stages."""
+        return self.folder / "recorded.txt"
+
+    @property
+    def first(self) -> Path:
+        """Written with the first stages of the study."""
+        return SNAKEMAKE / "dip" / f"{self.study}.first"
+
+    @property
+    def last_build(self) -> Path:
+        """The resolved parameters of the last time that Snakemake had nothing left to do in this folder."""
+        return SNAKEMAKE / "dip" / f"{self.study}.yaml"
 
 
 @dataclass(frozen=True)

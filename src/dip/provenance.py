@@ -9,11 +9,11 @@ from typing import Any
 
 from dip.environment import describe_environment
 from dip.files import sha256, write_json
-from dip.paths import WORK
+from dip.paths import SNAKEMAKE
 from dip.pipeline.job import Job
 from dip.schema.base import Schema
 
-_CHECKSUMS = WORK / "checksums.json"
+_CHECKSUMS = SNAKEMAKE / "dip" / "checksums.json"
 
 
 class Provenance(Schema):

@@ -5,6 +5,7 @@ import sys
 
 from snakemake.exceptions import WorkflowError
 
+from dip.adoption import adopt
 from dip.params import load
 from dip.paths import JOBS, study_prefix
 from dip.pipeline import Pipeline
@@ -49,6 +50,10 @@ def spec_of(rule):
 def sources_of(rule):
     """A function from wildcards to the checksums of the files that the job depends on and no rule makes."""
     return lambda wildcards: refused(JOBS_OF.sources)(rule, wildcards)
+
+
+if workflow.is_main_process:
+    refused(adopt)(JOBS_OF.pipeline)  # results that DVC has brought
 
 
 for target in sys.argv[1:]:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dip.cli import data, folder, reports, runs
+from dip.cli import data, folder, reports, runs, versioning
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--spec", help=argparse.SUPPRESS)
         return command
 
-    for group in (data, runs, reports, folder):
+    for group in (data, runs, reports, folder, versioning):
         group.add_commands(add)
     return parser
 
