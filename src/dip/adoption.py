@@ -18,7 +18,7 @@ from typing import Any
 
 from dip.paths import SNAKEMAKE
 from dip.pipeline import Job, Pipeline
-from dip.provenance import Checksums, differences, read
+from dip.provenance import Checksums, Provenance, differences, read
 
 _log = logging.getLogger(__name__)
 _ADOPTING = "DIP_ADOPTING"  # set for the Snakemake that is called here, which must not call another one
@@ -39,15 +39,16 @@ def adopt(pipeline: Pipeline) -> int:
     """
     if _ADOPTING in os.environ or any((SNAKEMAKE / "locks").glob("*")):
         return 0
-    there = [job for job in pipeline.all_jobs() if all(path.exists() for path in job.outputs.values())]
     checksums = Checksums()
     current = _Current(pipeline, checksums)
+    there = [job for job in pipeline.all_jobs() if all(path.exists() for path in job.outputs.values())]
     unknown = [job for job in there if _is_unknown(job) and current.is_current(job)]
     if unknown:
         known = [job for job in there if current.is_current(job)]
         _touch([str(next(iter(job.outputs.values()))) for job in known])
         _log.warning(
-            "%d results were not made by Snakemake here, and are as it would make them: taken over", len(unknown)
+            "results of %d jobs were not made by Snakemake here, and are as it would make them: taken over",
+            len(unknown),
         )
     checksums.save()
     return len(unknown)
@@ -66,10 +67,7 @@ class _Current:
     def _find(self, provenance: Path) -> bool:
         job = self._pipeline.maker(provenance)
         assert job is not None
-        try:
-            made = read(job)
-        except ValueError:
-            return False
+        made = _made(job)
         if made is None or made.parameters != job.parameters:  # before anything is read through
             return False
         if not all(map(self.is_current, self._pipeline.upstream(job))):
@@ -77,13 +75,28 @@ class _Current:
         return not differences(job, made, self._checksums)
 
 
+def _made(job: Job) -> Provenance | None:
+    try:
+        return read(job)
+    except ValueError:
+        return None
+
+
 def _is_unknown(job: Job) -> bool:
-    """Whether Snakemake might make the outputs again: no record, other parameters, or an input that is newer."""
-    for path in job.outputs.values():
-        if repr(job.spec) not in (_record(path).get("params") or ()):
-            return True
+    """Whether outputs, which are there, are not those of Snakemake's records: it might make them again for nothing."""
+    records = [_record(path) for path in job.outputs.values()]
+    if not all(repr(job.spec) in (record.get("params") or ()) for record in records):
+        return True
     oldest = min(path.lstat().st_mtime_ns for path in job.outputs.values())
-    return any(path.exists() and path.lstat().st_mtime_ns > oldest for path in job.input_files)
+    newer = [str(path) for path in job.input_files if path.exists() and path.lstat().st_mtime_ns > oldest]
+    made = _made(job) if newer else None
+    if made is None:
+        return bool(newer)
+    # Snakemake reads what is newer, and compares it with what it remembers.
+    seen = [record.get("input_checksums") or {} for record in records]
+    return any(
+        str(checksums.get(path)).rpartition(":")[2] != made.inputs.get(path) for path in newer for checksums in seen
+    )
 
 
 def _record(path: Path) -> dict[str, Any]:

@@ -123,13 +123,27 @@ class StudyFolder:
 
     @property
     def params(self) -> Path:
-        """All that the study's results depend on, resolved."""
-        return self.folder / "params.yaml"
+        """All that the study's results depend on, resolved; DVC reads JSON a hundred times as fast as YAML."""
+        return self.folder / "params.json"
 
     @property
     def stages(self) -> Path:
-        """A stage for every job."""
+        """Stages of tables and figures."""
         return self.folder / "dvc.yaml"
+
+    @property
+    def data(self) -> Path:
+        """Stages of photographs, datasets, feature networks and references."""
+        return self.folder / "data" / "dvc.yaml"
+
+    @property
+    def runs(self) -> Path:
+        """A folder for each run."""
+        return self.folder / "runs"
+
+    def run(self, run: str) -> Path:
+        """Stages of a run."""
+        return self.runs / run / "dvc.yaml"
 
     @property
     def built(self) -> Path:
@@ -154,7 +168,7 @@ class StudyFolder:
     @property
     def last_build(self) -> Path:
         """The resolved parameters of the last time that Snakemake had nothing left to do in this folder."""
-        return SNAKEMAKE / "dip" / f"{self.study}.yaml"
+        return SNAKEMAKE / "dip" / f"{self.study}.json"
 
 
 @dataclass(frozen=True)

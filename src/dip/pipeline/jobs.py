@@ -261,7 +261,7 @@ class Pipeline:
         for run in (self.params.runs[run] for run in table.runs):
             folder, trained = self._folder(run.name), self._folder(training_of(run))
             files += [folder.metrics, folder.latency, folder.sampling, trained.params, trained.training_log]
-        keys = ["code_version", f"tables.{name}.{study}", *(f"runs.{run}" for run in table.runs)]
+        keys = ["code_version", f"tables.{name}.{study}", *(key for run in table.runs for key in keys_of_run(run, Run))]
         if table.published and table.layout in PAPER_TABLE:
             keys.append(f"published.{table.layout}")
         stem = study_folder(study) / name
@@ -319,7 +319,8 @@ _DRAWN = ("caption", "details")  # of a figure: what its experiment does not dep
 
 def keys_of_run(run: str, part: type[TrainingSpec]) -> list[str]:
     """Paths of the parameters of a run that a stage depends on."""
-    return ["code_version", *(f"runs.{run}.{field}" for field in part.model_fields if field != "code_version")]
+    own = [field for field in part.model_fields if field not in ("code_version", "name")]
+    return ["code_version", *(f"runs.{run}.{field}" for field in own)]
 
 
 def training_of(run: Run) -> str:

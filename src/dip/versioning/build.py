@@ -14,7 +14,7 @@ from dip.paths import WORK, StudyFolder
 from dip.pipeline import Job, Pipeline
 from dip.unlock import snakemake_at_work
 from dip.versioning.call import current_call
-from dip.versioning.stages import write_stages
+from dip.versioning.stages import file_of, stage_files, stage_of, write_stages
 
 _log = logging.getLogger(__name__)
 _STAGES = Path("dvc.yaml")
@@ -61,8 +61,11 @@ def record(study: str) -> None:
     folder, call = StudyFolder.of(study), current_call()
     if call is not None and folder.first.exists() and folder.first.stat().st_mtime > call.began:
         # Stage by stage as they stand in the file: the others are at work in the call that this is part of.
-        if subprocess.run(["dvc", "repro", "--single-item", str(folder.stages)], check=False).returncode:
-            raise ValueError(f"the stages of {folder.stages} could not be recorded: see above")
+        files = map(str, stage_files(study))
+        if subprocess.run(["dvc", "repro", "--single-item", *files], check=False).returncode:
+            raise ValueError(f"the stages in {folder.folder} could not be recorded: see above")
+        # As DVC does with its own files (core.autostage): an experiment has what git knows.
+        subprocess.run(["git", "add", "--", str(folder.folder)], check=False)
         folder.first.unlink()
     _note(folder.known, "All stages of this study are known to DVC.")
 
@@ -102,20 +105,15 @@ def _targets(pipeline: Pipeline, study: str) -> list[str]:
 
 
 def _asked(pipeline: Pipeline, study: str, targets: tuple[str, ...]) -> list[Job]:
-    """Jobs whose stages or files a call of DVC names; all of the study where one of the names is something else."""
-    found: list[Job] = []
-    for target in targets:
-        name = target.rpartition(":")[2]
-        jobs = [
-            job
-            for job in pipeline.jobs(study)
-            if name in (job.rule, f"{job.rule}@{job.name}", f"{job.rule}-{job.name}")
-            or Path(target) in job.outputs.values()
-        ]
-        if not jobs:
-            return []
-        found += jobs
-    return found
+    """Jobs whose stages or files a call of DVC names; none if one of the names is something else."""
+    names: dict[str, list[Job]] = {}
+    for job in pipeline.jobs(study):
+        path = file_of(job, study)
+        for name in (str(path), f"{path}:{stage_of(job)}", *map(str, job.outputs.values())):
+            names.setdefault(name, []).append(job)
+    if not all(os.path.normpath(target) in names for target in targets):
+        return []
+    return [job for target in targets for job in names[os.path.normpath(target)]]
 
 
 def _share_work() -> None:

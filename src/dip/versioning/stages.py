@@ -1,12 +1,16 @@
-"""The stages of DVC: for every study a file of resolved parameters and a dvc.yaml, both written from params.yaml.
+"""The stages of DVC: for every study a file of resolved parameters and several dvc.yaml, written from params.yaml.
 
 A stage records one job of Snakemake. It depends on the job's inputs and, key by key, on its parameters, as they stand
-in the resolved file; so DVC's view of what an edit touches is Snakemake's.
+in the resolved file; so DVC's view of what an edit touches is Snakemake's. The stages of a run stand in a folder of
+their own, `studies/<study>/runs/<run>/`, those of data in `studies/<study>/data/`, those of tables and figures in
+`studies/<study>/`: DVC writes a lock file anew after every stage, so it must be small.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +20,21 @@ import yaml
 from dip.files import atomic_write
 from dip.paths import StudyFolder
 from dip.pipeline import Job, Pipeline
-from dip.pipeline.jobs import RULES_OF_DATA
+from dip.pipeline.jobs import RULES_OF_DATA, RULES_OF_RUNS
+from dip.schema import EvaluationSpec, SamplingSpec, TrainingSpec
 
-# Rules whose jobs have equal numbers of files, but for exceptions: their stages are one `foreach`.
-_GROUPED = ("photograph", "train", "milestone", "sample", "latency", "evaluate")
+# What the stages above the stage of a rule depend on.
+_ABOVE: dict[str, type[TrainingSpec]] = {
+    **dict.fromkeys(("milestone", "sample", "latency"), TrainingSpec),
+    "evaluate": SamplingSpec,
+    **dict.fromkeys(("table", "figure"), EvaluationSpec),
+}
 _RECORD = "workflow/recorded"  # checks that a job's outputs are up to date, and has them made if they are not
 _HEADER = """\
-# Written by `dip stages {study}` from params.yaml, which is the file to edit.
-# {what}
+# Written by `dip stages {study}` from params.yaml, which is the file to edit. A stage records one job, which Snakemake
+# does in stage `build` of the first dvc.yaml.
 """
+Stages = dict[str, Any]
 
 
 def write_stages(pipeline: Pipeline, study: str) -> list[str]:
@@ -38,168 +48,115 @@ def write_stages(pipeline: Pipeline, study: str) -> list[str]:
         study: Name of the study.
 
     Returns:
-        Names of the study's stages that are new or gone, none if it had no stages before.
+        The study's stages that are new or gone, none if it had no stages before.
     """
     active = [name for name in pipeline.params.studies if name == study or StudyFolder.of(name).stages.exists()]
-    before = stage_names(StudyFolder.of(study).stages)
+    before = stage_names(study)
     if not before:
-        _write_first(study)
+        with atomic_write(StudyFolder.of(study).first) as file:
+            file.write("")
     for _ in range(len(active)):  # a study that leaves a dataset leaves its stages to another one
         for name in active:
-            kept = [stage_names(StudyFolder.of(other).stages) for other in active if other != name]
-            _write_study(pipeline, name, set().union(*kept))
-    return sorted(before ^ stage_names(StudyFolder.of(study).stages)) if before else []
+            elsewhere = {stage for other in active if other != name for stage in _stages_in(StudyFolder.of(other).data)}
+            _write_study(pipeline, name, elsewhere)
+    return sorted(before ^ stage_names(study)) if before else []
+
+
+def stage_files(study: str) -> list[Path]:
+    """The dvc.yaml of a study in an order in which their stages can be done."""
+    folder = StudyFolder.of(study)
+    runs = sorted(folder.runs.glob("*/dvc.yaml"), key=lambda path: "train" not in _stages_in(path))
+    return [path for path in (folder.data, *runs, folder.stages) if path.exists()]
+
+
+def stage_names(study: str) -> set[str]:
+    """Names of all stages of a study as DVC addresses them."""
+    return {f"{path}:{stage}" for path in stage_files(study) for stage in _stages_in(path)}
+
+
+def stage_of(job: Job) -> str:
+    """Name of the stage that records a job, within its file."""
+    return job.rule if job.rule in RULES_OF_RUNS else f"{job.rule}-{job.name.split('.')[0]}"
+
+
+def file_of(job: Job, study: str) -> Path:
+    """The dvc.yaml with the stage of a job, if the study records it."""
+    folder = StudyFolder.of(study)
+    if job.rule in RULES_OF_RUNS:
+        return folder.run(job.name)
+    return folder.data if job.rule in RULES_OF_DATA else folder.stages
 
 
 def _write_study(pipeline: Pipeline, study: str, elsewhere: set[str]) -> None:
     folder, jobs = StudyFolder.of(study), pipeline.jobs(study)
     parameters = _tree({key: value for job in jobs for key, value in job.parameters.items()})
-    _write(folder.params, "All that the study's results depend on, without inheritance.", study, parameters, flow=None)
-    own = [
-        job
-        for job in jobs
-        if job.rule not in RULES_OF_DATA or not {f"{job.rule}@{job.name}", f"{job.rule}-{job.name}"} & elsewhere
-    ]
-    content = {
-        "stages": {**_stages(own, folder), "recorded": _recorded(jobs, folder)},
-        **_displays(pipeline, study, jobs),
-    }
-    _write(folder.stages, "Every stage records one job, which Snakemake does (stage `build`).", study, content)
+    _write(folder.params, f"{json.dumps(parameters, indent=1, ensure_ascii=False)}\n")
+    files: dict[Path, Stages] = {}
+    for job in jobs:
+        if job.rule not in RULES_OF_DATA or stage_of(job) not in elsewhere:
+            path = file_of(job, study)
+            files.setdefault(path, {})[stage_of(job)] = _stage(job, folder, _up(path))
+    files.setdefault(folder.stages, {})["recorded"] = _recorded(jobs, folder)
+    for path, stages in files.items():
+        content = {"stages": stages, **_displays(pipeline, study, jobs, path)}
+        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+        _write(path, _HEADER.format(study=study) + text)
+    for path in stage_files(study):
+        if path not in files:  # with its lock file: of a run that is gone
+            shutil.rmtree(path.parent)
 
 
-def _write_first(study: str) -> None:
-    """Note that the study has had no stages: a call of DVC that began before does not know them."""
-    with atomic_write(StudyFolder.of(study).first) as file:
-        file.write("")
+def _stage(job: Job, folder: StudyFolder, up: str) -> dict[str, Any]:
+    """The stage that records a job.
 
-
-def stage_names(path: Path) -> set[str]:
-    """Names of the stages of a dvc.yaml, as DVC knows them; none if it is not there or is damaged."""
-    try:
-        stages = yaml.safe_load(path.read_text())["stages"]
-        return {
-            f"{name}@{item}" if "foreach" in stage else name
-            for name, stage in stages.items()
-            for item in stage.get("foreach", [name])
-        }
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-        return set()
-
-
-def _stages(jobs: Iterable[Job], folder: StudyFolder) -> dict[str, Any]:
-    """Stages by name: `rule@name` of jobs that differ in names only, `rule-name` of others."""
-    jobs = list(jobs)
-    shapes = {rule: Counter(_shape(job) for job in jobs if job.rule == rule) for rule in _GROUPED}
-    stages: dict[str, Any] = {}
-    for rule in dict.fromkeys(job.rule for job in jobs):
-        of_rule = [job for job in jobs if job.rule == rule]
-        grouped = [job for job in of_rule if rule in _GROUPED and _shape(job) == shapes[rule].most_common(1)[0][0]]
-        if grouped:
-            stages[rule] = _group(grouped, folder)
-        for job in of_rule:
-            if job not in grouped:
-                stages[f"{rule}-{job.name}"] = _stage(_entries(job), folder)
-    return stages
-
-
-def _shape(job: Job) -> tuple[int, ...]:
-    return tuple(len(entries) for entries in _entries(job).values())
-
-
-def _entries(job: Job) -> dict[str, dict[str, str]]:
-    """What a stage is made of, each entry by a name that it has in all jobs of the rule."""
-    files = {name: path for name, path in job.outputs.items() if job.folder is None or job.folder not in path.parents}
-    outs = files if job.folder is None else {"folder": job.folder, **files}
+    Parameters of a run that the stages above have too are left out: DVC has them in what those make.
+    """
+    above = _ABOVE[job.rule].model_fields if job.rule in _ABOVE else ()
+    own = [key for key in job.parameters if not (key.startswith("runs.") and key.rpartition(".")[2] in above)]
+    files = [path for path in job.outputs.values() if job.folder is None or job.folder not in path.parents]
     return {
-        "deps": {
-            name if len(paths) == 1 else f"{name}{place}": str(path)
-            for name, paths in job.inputs.items()
-            for place, path in enumerate(paths, start=1)
-        },
-        "params": {f"parameter{place}": key for place, key in enumerate(job.parameters, start=1)},
-        "outs": {name: str(path) for name, path in outs.items()},
-        "checked": {"provenance": str(job.provenance)},
-    }
-
-
-def _group(jobs: list[Job], folder: StudyFolder) -> dict[str, Any]:
-    """One `foreach` for all jobs: what differs between them by more than the name becomes a variable."""
-    entries = {job.name: _entries(job) for job in jobs}
-    variables: dict[str, dict[str, str]] = {job.name: {} for job in jobs}
-    template: dict[str, dict[str, str]] = {}
-    for kind, first in entries[jobs[0].name].items():
-        template[kind] = {}
-        for entry in first:
-            named = {_with_name(entries[job.name][kind][entry], job.name) for job in jobs}
-            template[kind][entry] = named.pop() if len(named) == 1 else f"${{item.{entry}}}"
-            if named:
-                for job in jobs:
-                    variables[job.name][entry] = entries[job.name][kind][entry]
-    if any(variables.values()):
-        return {"foreach": variables, "do": _stage(template, folder)}
-    simple = {
-        kind: {entry: text.replace("${key}", "${item}") for entry, text in by_name.items()}
-        for kind, by_name in template.items()
-    }
-    return {"foreach": list(variables), "do": _stage(simple, folder)}
-
-
-def _with_name(text: str, name: str) -> str:
-    """The text with `${key}` for every part of it that is the name."""
-    if name in text.split("/"):
-        return "/".join("${key}" if part == name else part for part in text.split("/"))
-    if "/" not in text:
-        return ".".join("${key}" if part == name else part for part in text.split("."))
-    return text.replace(f"/{name}.", "/${key}.")
-
-
-def _stage(entries: Mapping[str, Mapping[str, str]], folder: StudyFolder) -> dict[str, Any]:
-    return {
-        "wdir": "../..",
-        "cmd": " ".join([_RECORD, folder.study, *entries["checked"].values()]),
-        "deps": list(dict.fromkeys([str(folder.built), *entries["deps"].values()])),
-        "params": [{str(folder.params): list(entries["params"].values())}],
+        "wdir": up,
+        "cmd": f"{_RECORD} {folder.study} {job.provenance}",
+        "deps": [str(folder.built), *map(str, job.input_files)],
+        "params": [{str(folder.params): own}],
         # Snakemake makes them; DVC must not delete what it has not recorded yet.
-        "outs": [{path: {"persist": True}} for path in entries["outs"].values()],
+        "outs": [{str(path): {"persist": True}} for path in ([job.folder] if job.folder else []) + files],
     }
 
 
 def _recorded(jobs: Iterable[Job], folder: StudyFolder) -> dict[str, Any]:
     """The stage that comes after all others."""
-    ends = [str(next(iter(job.outputs.values()))) for job in jobs if job.rule in ("table", "figure", "evaluate")]
-    samples = [str(job.outputs["grid"]) for job in jobs if job.rule == "sample"]
+    ends = [job for job in jobs if job.rule in ("table", "figure", "evaluate", "sample")]
     return {
-        "wdir": "../..",
+        "wdir": _up(folder.stages),
         "cmd": f"{_RECORD} {folder.study} --all",
-        "deps": [*ends, *samples],
+        "deps": [str(next(iter(job.outputs.values()))) for job in ends],
         "outs": [{str(folder.recorded): {"persist": True}}],
     }
 
 
-def _displays(pipeline: Pipeline, study: str, jobs: Iterable[Job]) -> dict[str, Any]:
-    """What `dvc metrics`, `dvc plots` and `dvc artifacts` show; paths are relative to the study's dvc.yaml."""
-    jobs = list(jobs)
-    up = "../.."
-    trained = [job for job in jobs if job.rule == "train"]
-    curves = {f"{up}/{job.outputs['curves']}": "loss" for job in trained}
-    plots: list[dict[str, Any]] = []
-    if curves:
-        plots.append({"loss": {"x": "step", "y": curves, "x_label": "step", "y_label": "loss", "title": "Training"}})
-    for job in jobs:
-        if job.rule == "figure":
-            plots.append({f"{up}/{job.outputs['png']}": None})
-    models = {
-        job.name.replace("_", "-"): {
-            "path": f"{up}/{job.outputs['model']}",
-            "type": "model",
-            "desc": f"{pipeline.params.runs[job.name].label}: EMA weights, {pipeline.params.studies[study].title}",
-            "labels": [study, pipeline.params.runs[job.name].model.head.name],
-        }
-        for job in jobs
-        if "model" in job.outputs
-    }
-    metrics = [f"{up}/{job.outputs['metrics']}" for job in jobs if job.rule == "evaluate"]
-    return {"metrics": metrics, "plots": plots, "artifacts": models}
+def _displays(pipeline: Pipeline, study: str, jobs: Iterable[Job], path: Path) -> dict[str, Any]:
+    """What `dvc metrics`, `dvc plots` and `dvc artifacts` show of the stages of a file; paths are relative to it."""
+    up, params, shown = _up(path), pipeline.params, dict[str, Any]()
+    own = [job for job in jobs if file_of(job, study) == path]
+    for job in own:
+        if job.rule == "evaluate":
+            shown["metrics"] = [f"{up}/{job.outputs['metrics']}"]
+        if job.rule in ("train", "milestone"):
+            run = params.runs[job.name]
+            artifact = {
+                "path": f"{up}/{job.outputs['model']}",
+                "type": "model",
+                "desc": f"{run.label}: EMA weights of epoch {run.epochs}. {params.studies[study].title}",
+                "labels": [study, run.model.head.name],
+            }
+            shown["artifacts"] = {job.name.replace("_", "-"): artifact}
+    if path == StudyFolder.of(study).stages:
+        curves = {f"{up}/{job.outputs['curves']}": "velocity_loss" for job in jobs if job.rule == "train"}
+        axes = {"x": "step", "y": curves, "x_label": "step", "y_label": "velocity loss", "title": "Training"}
+        figures = [{f"{up}/{job.outputs['png']}": None} for job in own if job.rule == "figure"]
+        shown["plots"] = [*([{"training": axes}] if curves else []), *figures]
+    return shown
 
 
 def _tree(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,13 +171,26 @@ def _tree(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _write(path: Path, what: str, study: str, content: Mapping[str, Any], *, flow: bool | None = False) -> None:
-    """Write a YAML file if its content changes; `flow=None` puts the innermost lists and mappings on one line."""
-    settings: dict[str, Any] = {"sort_keys": False, "width": 120, "allow_unicode": True, "default_flow_style": flow}
-    text = _HEADER.format(study=study, what=what) + yaml.dump(dict(content), Dumper=_Dumper, **settings)
+def _up(path: Path) -> str:
+    """The repository's folder from the folder of a dvc.yaml."""
+    return os.path.relpath(".", path.parent)
+
+
+def _stages_in(path: Path) -> list[str]:
+    """Names of the stages of a dvc.yaml; none if it is not there or is damaged."""
+    try:
+        return list(yaml.load(path.read_text(), Loader=_Loader)["stages"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return []
+
+
+def _write(path: Path, text: str) -> None:
     if not path.exists() or path.read_text() != text:
         with atomic_write(path) as file:
             file.write(text)
+
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Dumper(yaml.SafeDumper):
