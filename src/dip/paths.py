@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dip.schema import SamplingSpec
+    from dip.schema import MilestoneSpec
 
 RESULTS = Path("results")
 DATA = Path("data")
@@ -58,7 +58,7 @@ class RunFolder:
         """EMA weights, with the resolved parameters as metadata."""
         return self.folder / "model.safetensors"
 
-    def weights(self, spec: SamplingSpec) -> Path:
+    def weights(self, spec: MilestoneSpec) -> Path:
         """The weights that the run samples with: its own, or those of the training it names."""
         checkpoint = spec.checkpoint
         if checkpoint is not None and checkpoint.epoch in (None, spec.training.epochs):
@@ -99,6 +99,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """FID, sFID, Inception Score, precision and recall."""
         return self.folder / "metrics.json"
+
+    @property
+    def scores(self) -> Path:
+        """The numbers of metrics.json alone: what DVC shows."""
+        return self.folder / "scores.json"
 
     @property
     def latency(self) -> Path:

@@ -6,6 +6,7 @@ rule evaluate:
         unpack(inputs_of("evaluate")),
     output:
         metrics="results/{study}runs/{run}/metrics.json",
+        scores="results/{study}runs/{run}/scores.json",
         provenance="results/{study}runs/{run}/metrics.provenance.json",
     resources:
         launcher="local",

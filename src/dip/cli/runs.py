@@ -10,7 +10,7 @@ from typing import Any
 from dip import params as reader
 from dip.cli.common import Add, count, find_run, planned_spec, record, start
 from dip.paths import JOBS, RunFolder
-from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, TrainingSpec
+from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, TrainingSpec
 
 
 def add_commands(add: Add) -> None:
@@ -110,7 +110,7 @@ def _gallery(options: argparse.Namespace) -> None:
 def _latency(options: argparse.Namespace) -> None:
     from dip.launch.jobs import LatencyJob
 
-    spec, folder = planned_spec(options, SamplingSpec)
+    spec, folder = planned_spec(options, SolverSpec)
     start(LatencyJob.of(options.run, folder, spec, search_seconds=options.search_seconds), options)
     record("latency", options.run, spec=spec.canonical())
 
@@ -131,7 +131,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _evaluate_files(options: argparse.Namespace) -> None:
-    from dip.evaluation.stage import evaluate_files
+    from dip.evaluation.stage import SCORES, evaluate_files
 
     if options.samples is None or options.reference is None:
         raise ValueError("give a run, or --samples and --reference")
@@ -143,7 +143,7 @@ def _evaluate_files(options: argparse.Namespace) -> None:
         inception=options.inception,
         **({} if options.num_samples is None else {"num_samples": options.num_samples}),
     )
-    for name in ("fid", "sfid", "inception_score", "precision", "recall"):
+    for name in SCORES:
         print(f"{name} {metrics[name]:.6g}")
     print("\n- ".join(["not the full protocol:" if metrics["deviations"] else "full protocol", *metrics["deviations"]]))
     print(output)

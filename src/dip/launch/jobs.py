@@ -18,7 +18,7 @@ from dip.files import atomic_copy, atomic_write, move, sha256
 from dip.launch.folder import WorkFolder, this_job
 from dip.paths import RunFolder, Store, given_path, reference, stage_folder, work_folder
 from dip.progress import recorded
-from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, TrainingSpec
+from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, TrainingSpec
 
 _PATIENCE = 120  # seconds; a job that was requeued may start while what is left of it elsewhere is still ending
 
@@ -191,7 +191,7 @@ class LatencyJob(_StageJob):
     """`dip latency`."""
 
     stage = "latency"
-    spec: SamplingSpec
+    spec: SolverSpec
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -217,12 +217,12 @@ class EvaluationJob(_StageJob):
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        return (self.target.metrics,)
+        return self.target.scores, self.target.metrics
 
     def start(self) -> None:
         from dip.evaluation.stage import evaluate_run
 
-        evaluate_run(self.spec, self.target, RunFolder(self.work).metrics)
+        evaluate_run(self.spec, self.target, RunFolder(self.work))
 
 
 def write_curves(log: Path, curves: Path) -> None:

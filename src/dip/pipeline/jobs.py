@@ -36,6 +36,7 @@ from dip.schema import (
     Photographs,
     Run,
     SamplingSpec,
+    SolverSpec,
     Table,
     TrainingSpec,
 )
@@ -236,7 +237,7 @@ class Pipeline:
 
     def _latency(self, name: str) -> Job:
         outputs = {"latency": self._folder(name).latency}
-        return self._of_run("latency", name, {"weights": (self._weights(name),)}, outputs, SamplingSpec)
+        return self._of_run("latency", name, {"weights": (self._weights(name),)}, outputs, SolverSpec)
 
     def _evaluate(self, name: str) -> Job:
         folder, evaluation = self._folder(name), self.params.runs[name].evaluation_name
@@ -245,7 +246,8 @@ class Pipeline:
             "reference": (reference(evaluation),),
             "extractor": self._extractor(evaluation),
         }
-        return self._of_run("evaluate", name, inputs, {"metrics": folder.metrics}, EvaluationSpec)
+        outputs = {"metrics": folder.metrics, "scores": folder.scores}
+        return self._of_run("evaluate", name, inputs, outputs, EvaluationSpec)
 
     def _folder(self, name: str) -> RunFolder:
         return RunFolder.of(self.params.runs[name].study, name)

@@ -16,7 +16,7 @@ from torch import nn
 from dip.diffusion.sampler import sample, to_uint8
 from dip.model import build_model
 from dip.random import Stream, hashed, noise
-from dip.schema import SamplingSpec
+from dip.schema import SamplingSpec, SolverSpec
 from dip.training.checkpoint import load_weights
 
 
@@ -37,7 +37,7 @@ def sample_labels(kind: str, num_samples: int, num_classes: int, seed: int) -> N
     return (index % num_classes)[np.argsort(hashed(seed, 1, index), kind="stable")]
 
 
-def load_model(spec: SamplingSpec, weights: Path, device: torch.device) -> nn.Module:
+def load_model(spec: SolverSpec, weights: Path, device: torch.device) -> nn.Module:
     """The run's model with its weights, in evaluation mode; errors as in `load_weights`."""
     model = build_model(spec.model, spec.dataset.image_size, spec.dataset.num_classes).to(device).eval()
     load_weights(weights, model)

@@ -17,7 +17,7 @@ from dip.diffusion.sampler import nfe_label, num_function_evaluations, sample
 from dip.environment import describe_environment, device_name, pick_device
 from dip.files import write_json
 from dip.sampling.draw import load_model
-from dip.schema import Sampling, SamplingSpec
+from dip.schema import Sampling, SolverSpec
 
 _log = logging.getLogger(__name__)
 _GAIN = 1.05  # images a second that a larger batch must give, times those of the best one
@@ -26,7 +26,7 @@ _LARGEST_BATCH = 1024
 
 
 def measure_latency(
-    spec: SamplingSpec, weights: Path, target: Path, *, repeats: int = 5, search_seconds: float = 300
+    spec: SolverSpec, weights: Path, target: Path, *, repeats: int = 5, search_seconds: float = 300
 ) -> None:
     """Write the median time of one image after one warm-up, its spread, and images a second at the best batch.
 

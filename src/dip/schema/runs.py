@@ -1,7 +1,7 @@
 """`runs:` of params.yaml, resolved.
 
 A `Run` is made of nested parts, so that what a stage depends on is exactly what it is given:
-`TrainingSpec` (data, model, training), `MilestoneSpec`, `SamplingSpec`, `EvaluationSpec`, then `Run` with its name.
+`TrainingSpec` (data, model, training), `MilestoneSpec`, `SolverSpec`, `SamplingSpec`, `EvaluationSpec`, then `Run` with its name.
 """
 
 from __future__ import annotations
@@ -46,17 +46,22 @@ class MilestoneSpec(TrainingSpec):
     checkpoint: Checkpoint | None = None
 
 
-class SamplingSpec(MilestoneSpec):
-    """All that a set of samples depends on."""
+class SolverSpec(MilestoneSpec):
+    """All that the time for a sample depends on."""
 
     sampling: Sampling
-    num_samples: Count
 
     @property
     def epochs(self) -> int:
         """Epochs of training behind the weights."""
         epoch = self.checkpoint.epoch if self.checkpoint else None
         return epoch or self.training.epochs
+
+
+class SamplingSpec(SolverSpec):
+    """All that a set of samples depends on."""
+
+    num_samples: Count
 
 
 class EvaluationSpec(SamplingSpec):

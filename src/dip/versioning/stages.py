@@ -141,7 +141,7 @@ def _displays(pipeline: Pipeline, study: str, jobs: Iterable[Job], path: Path) -
     own = [job for job in jobs if file_of(job, study) == path]
     for job in own:
         if job.rule == "evaluate":
-            shown["metrics"] = [f"{up}/{job.outputs['metrics']}"]
+            shown["metrics"] = [f"{up}/{job.outputs['scores']}"]
         if job.rule in ("train", "milestone"):
             run = params.runs[job.name]
             artifact = {
