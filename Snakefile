@@ -17,10 +17,10 @@ rule all:
     """The tables, figures and sample grids of one study: params.yaml's `study`, or `--config study=paper`."""
     default_target: True
     input:
-        everything_of(PARAMS.study),
+        JOBS_OF.targets(PARAMS.study),
 
 
 rule figures:
     """All figures of the study, also those made on request."""
     input:
-        [f"results/{study_prefix(PARAMS.study)}{name}.pdf" for name in entries_of("figures", PARAMS.study)],
+        JOBS_OF.figures(PARAMS.study),

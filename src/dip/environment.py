@@ -7,14 +7,18 @@ import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = ("dip", "torch", "numpy", "einops", "timm", "torch-fidelity", "scipy")
 
 
 def pick_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
+    import torch
+
     return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -22,6 +26,8 @@ def pick_device() -> torch.device:
 def device_name(device: torch.device) -> str:
     """What the maker calls it, `NVIDIA H200` or `CPU, AMD EPYC`."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
     return f"CPU, {_cpu_name()}"
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dip.schema import SamplingSpec
+    from dip.schema import MilestoneSpec
 
 RESULTS = Path("results")
 DATA = Path("data")
+PHOTOGRAPHS = DATA / "photographs"
 WORK = Path("work")
+STUDIES = Path("studies")
+SNAKEMAKE = Path(".snakemake")
 JOBS = Path("workflow/profiles/slurm/jobs.yaml")  # what SLURM jobs ask for
 PAPER = "paper"  # the study whose results stand at the top of results/
 
@@ -27,6 +30,11 @@ def study_prefix(study: str) -> str:
 def study_folder(study: str) -> Path:
     """Tables, figures and runs of a study."""
     return RESULTS / study_prefix(study)
+
+
+def provenance(stem: Path) -> Path:
+    """What an artefact was made with: a file beside it, by the artefact's path without its ending."""
+    return stem.with_name(f"{stem.name}.provenance.json")
 
 
 def experiment_data(study: str, figure: str) -> Path:
@@ -50,7 +58,7 @@ class RunFolder:
         """EMA weights, with the resolved parameters as metadata."""
         return self.folder / "model.safetensors"
 
-    def weights(self, spec: SamplingSpec) -> Path:
+    def weights(self, spec: MilestoneSpec) -> Path:
         """The weights that the run samples with: its own, or those of the training it names."""
         if spec.checkpoint is not None and not spec.is_milestone:
             return RunFolder(self.folder.parent / spec.checkpoint.run).model
@@ -65,6 +73,11 @@ class RunFolder:
     def training_log(self) -> Path:
         """One JSON object per logged step."""
         return self.folder / "training.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        """The numbers of the training log as CSV, a line per logged step: what DVC plots."""
+        return self.folder / "training.csv"
 
     @property
     def samples(self) -> Path:
@@ -87,9 +100,79 @@ class RunFolder:
         return self.folder / "metrics.json"
 
     @property
+    def scores(self) -> Path:
+        """The numbers of metrics.json alone: what DVC shows."""
+        return self.folder / "scores.json"
+
+    @property
     def latency(self) -> Path:
         """Seconds for one image."""
         return self.folder / "latency.json"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The files by which DVC knows a study."""
+
+    study: str
+
+    @classmethod
+    def of(cls, study: str) -> StudyFolder:
+        """Files of a study."""
+        return cls(study)
+
+    @property
+    def folder(self) -> Path:
+        return STUDIES / self.study
+
+    @property
+    def params(self) -> Path:
+        """All that the study's results depend on, resolved; DVC reads JSON a hundred times as fast as YAML."""
+        return self.folder / "params.json"
+
+    @property
+    def stages(self) -> Path:
+        """Stages of tables and figures."""
+        return self.folder / "dvc.yaml"
+
+    @property
+    def data(self) -> Path:
+        """Stages of photographs, datasets, feature networks and references."""
+        return self.folder / "data" / "dvc.yaml"
+
+    @property
+    def runs(self) -> Path:
+        """A folder for each run."""
+        return self.folder / "runs"
+
+    def run(self, run: str) -> Path:
+        """Stages of a run."""
+        return self.runs / run / "dvc.yaml"
+
+    @property
+    def built(self) -> Path:
+        """Always the same content: what comes after it comes after Snakemake."""
+        return self.folder / "built.txt"
+
+    @property
+    def known(self) -> Path:
+        """Always the same content: what comes after it comes after a call that knows all stages."""
+        return self.folder / "known.txt"
+
+    @property
+    def recorded(self) -> Path:
+        """Always the same content: what comes after it comes after all stages."""
+        return self.folder / "recorded.txt"
+
+    @property
+    def first(self) -> Path:
+        """Written with the first stages of the study."""
+        return SNAKEMAKE / "dip" / f"{self.study}.first"
+
+    @property
+    def last_build(self) -> Path:
+        """The resolved parameters of the last time that Snakemake had nothing left to do in this folder."""
+        return SNAKEMAKE / "dip" / f"{self.study}.json"
 
 
 @dataclass(frozen=True)
@@ -129,6 +212,11 @@ class Store:
     def index(self, digest: str) -> Path:
         """Where every image lies and where it came from, a line for each."""
         return self.folder / f"index-{digest[:12]}.csv"
+
+
+def photograph_copy(file: str) -> Path:
+    """Copy of a photograph of a Python package."""
+    return PHOTOGRAPHS / file
 
 
 def feature_network(evaluation: str) -> Path:

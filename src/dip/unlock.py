@@ -22,16 +22,20 @@ def unlock() -> None:
     locks = sorted(_LOCKS.glob("*")) if _LOCKS.is_dir() else []
     if not locks:
         return
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-            at_work = any(Path(word).name == "snakemake" for word in words[:2]) and process.cwd() == str(Path.cwd())
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-        if at_work:
-            raise ValueError(
-                f"Snakemake is at work in this folder (process {process.pid}); wait for it or stop it first"
-            )
+    if process := snakemake_at_work():
+        raise ValueError(f"Snakemake is at work in this folder (process {process}); wait for it or stop it first")
     for lock in locks:
         lock.unlink(missing_ok=True)
     _log.info("removed the lock of a Snakemake that was killed")
+
+
+def snakemake_at_work() -> int | None:
+    """Process number of a Snakemake in the current folder, on this machine."""
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            if any(Path(word).name == "snakemake" for word in words[:2]) and process.cwd() == str(Path.cwd()):
+                return process.pid
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return None

@@ -1,74 +1,59 @@
-"""Datasets, feature networks and references."""
-
-from dip.schema import ImageFiles
+"""Photographs, datasets, feature networks and references."""
 
 
-def settings_of_dataset(wildcards):
-    """Settings of a dataset as canonical JSON, without where its images lie: to move them changes no result."""
-    return json.dumps([PARAMS.code_version, json.loads(PARAMS.datasets[wildcards.dataset].canonical())])
-
-
-def settings_of_evaluation(*parts):
-    """A function from wildcards to parts of an evaluator's settings, and of their datasets, as canonical JSON."""
-
-    def content(wildcards):
-        evaluation = PARAMS.evaluation[wildcards.evaluation]
-        names = [getattr(getattr(evaluation, part), "dataset", None) for part in parts]
-        datasets = [json.loads(PARAMS.datasets[name].canonical()) for name in names if name]
-        settings = evaluation.model_dump(mode="json", include=set(parts))
-        return json.dumps([PARAMS.code_version, settings, datasets], sort_keys=True)
-
-    return content
+rule photograph:
+    output:
+        image="data/photographs/{photograph}",
+        provenance="data/photographs/{photograph}.provenance.json",
+    wildcard_constraints:
+        photograph=JOBS_OF.names("photograph"),
+    params:
+        spec=spec_of("photograph"),
+    shell:
+        "dip photograph {wildcards.photograph}"
 
 
 rule prepare:
+    input:
+        unpack(inputs_of("prepare")),
     output:
         manifest="data/{dataset}/manifest.json",
+        provenance="data/{dataset}/manifest.provenance.json",
     wildcard_constraints:
-        dataset="|".join(PARAMS.datasets),
-    # All cores, of which Snakemake gives those that there are, to decode image files.
-    threads: lambda wildcards: 9999 if isinstance(PARAMS.datasets[wildcards.dataset], ImageFiles) else 1
+        dataset=JOBS_OF.names("prepare"),
+    threads: lambda wildcards: JOBS_OF.cores(wildcards.dataset)
     params:
-        spec=settings_of_dataset,
+        spec=spec_of("prepare"),
+        sources=sources_of("prepare"),
     shell:
         "dip prepare {wildcards.dataset} --workers {threads}"
 
 
 rule feature_network:
     input:
-        lambda wildcards: Store.of(PARAMS.evaluation[wildcards.evaluation].extractor.dataset).manifest,
+        unpack(inputs_of("feature_network")),
     output:
-        "data/features/{evaluation}.safetensors",
+        network="data/features/{evaluation}.safetensors",
+        provenance="data/features/{evaluation}.provenance.json",
     wildcard_constraints:
-        evaluation="|".join(
-            name for name, evaluation in PARAMS.evaluation.items() if isinstance(evaluation.extractor, PhotoExtractor)
-        ),
+        evaluation=JOBS_OF.names("feature_network"),
     params:
-        spec=settings_of_evaluation("extractor"),
+        spec=spec_of("feature_network"),
+        sources=sources_of("feature_network"),
     shell:
         "dip features {wildcards.evaluation}"
 
 
-def extractor_of(evaluation):
-    """The evaluator's own feature network, if it has one."""
-    trained = isinstance(PARAMS.evaluation[evaluation].extractor, PhotoExtractor)
-    return [feature_network(evaluation)] if trained else []
-
-
-def reference_data(evaluation):
-    """The prepared dataset whose statistics the evaluator compares with, if it does."""
-    settings = PARAMS.evaluation[evaluation].reference
-    return [Store.of(settings.dataset).manifest] if settings.kind == "dataset" else []
-
-
 rule reference:
     input:
-        lambda wildcards: extractor_of(wildcards.evaluation) + reference_data(wildcards.evaluation),
+        unpack(inputs_of("reference")),
     output:
-        "data/references/{evaluation}.npz",
+        reference="data/references/{evaluation}.npz",
+        provenance="data/references/{evaluation}.provenance.json",
     wildcard_constraints:
-        evaluation="|".join(PARAMS.evaluation),
+        evaluation=JOBS_OF.names("reference"),
     params:
-        spec=settings_of_evaluation("extractor", "reference", "image_size"),
+        spec=spec_of("reference"),
+        sources=sources_of("reference"),
     shell:
         "dip reference {wildcards.evaluation}"

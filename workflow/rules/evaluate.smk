@@ -3,16 +3,17 @@
 
 rule evaluate:
     input:
-        samples="results/{study}runs/{run}/samples.npz",
-        reference=lambda wildcards: reference(run_of(wildcards).evaluation_name),
-        extractor=lambda wildcards: extractor_of(run_of(wildcards).evaluation_name),
+        unpack(inputs_of("evaluate")),
     output:
-        "results/{study}runs/{run}/metrics.json",
+        metrics="results/{study}runs/{run}/metrics.json",
+        scores="results/{study}runs/{run}/scores.json",
+        provenance="results/{study}runs/{run}/metrics.provenance.json",
     resources:
         launcher="local",
         slurm=str(JOBS),
     params:
-        spec=spec_of(EvaluationSpec),
+        spec=spec_of("evaluate"),
+        sources=sources_of("evaluate"),
     shell:
         "dip evaluate {wildcards.run} --spec {params.spec:q} --launcher {resources.launcher}"
         " --slurm {resources.slurm:q}"

@@ -1,62 +1,41 @@
 """Figures of the paper."""
 
 
-def shown_by(wildcards):
-    """What a figure is drawn from: the runs of a comparison, or an experiment's own data."""
-    figure = entry_of("figures", wildcards)
-    if not isinstance(figure, Comparison):
-        yield experiment_data(study_of(wildcards), wildcards.name)
-        return
-    timed = {
-        run for panel in figure.panels if panel.y == "latency_seconds" for runs in panel.series.values() for run in runs
-    }
-    for name in figure.runs:
-        folder = RunFolder.of(PARAMS.runs[name].study, name)
-        yield folder.metrics
-        if name in timed:
-            yield folder.latency
-
-
-def weights_shown(wildcards):
-    """The weights that a gallery draws samples with; other experiments need none."""
-    figure = entry_of("figures", wildcards)
-    if not isinstance(figure, Gallery):
-        return []
-    run = PARAMS.runs[figure.run]
-    return [RunFolder.of(run.study, run.name).weights(run)]
-
-
 rule experiment:
     input:
-        weights_shown,
+        unpack(inputs_of("experiment")),
     output:
-        "results/{study}{name}.npz",
+        data="results/{study}{name}.npz",
+        provenance="results/{study}{name}.experiment.provenance.json",
     wildcard_constraints:
-        name="|".join(PARAMS.figures) or "(?!)",
+        name=JOBS_OF.names("experiment"),
     params:
-        spec=shown("figures", without=("caption", "details")),  # what is written and enlarged changes no number
-        study=study_of,
+        spec=spec_of("experiment"),
+        sources=sources_of("experiment"),
+        study=lambda wildcards: study_of(wildcards.study),
     shell:
         "dip experiment {wildcards.name} --study {params.study}"
 
 
 rule figure:
     input:
-        shown_by,
+        unpack(inputs_of("figure")),
     output:
         pdf="results/{study}{name}.pdf",
         png=report(
             "results/{study}{name}.png",
             caption="../report/figure.rst",
             category="Figures",
-            subcategory=lambda wildcards: study_of(wildcards),
+            subcategory=lambda wildcards: study_of(wildcards.study),
             labels=lambda wildcards: {"figure": wildcards.name},
         ),
+        provenance="results/{study}{name}.provenance.json",
     wildcard_constraints:
-        name="|".join(PARAMS.figures) or "(?!)",
+        name=JOBS_OF.names("figure"),
     params:
-        spec=shown("figures"),
-        study=study_of,
-        caption=lambda wildcards: entry_of("figures", wildcards).caption,
+        spec=spec_of("figure"),
+        sources=sources_of("figure"),
+        study=lambda wildcards: study_of(wildcards.study),
+        caption=lambda wildcards: PARAMS.figures[wildcards.name][study_of(wildcards.study)].caption,
     shell:
         "dip figure {wildcards.name} --study {params.study}"

@@ -1,35 +1,26 @@
 """Tables of the paper."""
 
-from importlib.resources import files
-
-
-def rows_of(wildcards):
-    """Files of the runs that a table shows."""
-    for name in entry_of("tables", wildcards).runs:
-        run = PARAMS.runs[name]
-        folder, trained = RunFolder.of(run.study, name), RunFolder.of(run.study, trained_by(run).name)
-        yield from (folder.metrics, folder.latency, trained.params, trained.training_log)
-
 
 rule table:
     input:
-        runs=rows_of,
-        published=lambda wildcards: os.path.relpath(files("dip.reporting") / "published.csv"),
+        unpack(inputs_of("table")),
     output:
         csv=report(
             "results/{study}{name}.csv",
             caption="../report/table.rst",
             category="Tables",
-            subcategory=lambda wildcards: study_of(wildcards),
+            subcategory=lambda wildcards: study_of(wildcards.study),
             labels=lambda wildcards: {"table": wildcards.name},
         ),
         markdown="results/{study}{name}.md",
         latex="results/{study}{name}.tex",
+        provenance="results/{study}{name}.provenance.json",
     wildcard_constraints:
-        name="|".join(PARAMS.tables) or "(?!)",
+        name=JOBS_OF.names("table"),
     params:
-        spec=shown("tables"),
-        study=study_of,
-        caption=lambda wildcards: entry_of("tables", wildcards).caption,
+        spec=spec_of("table"),
+        sources=sources_of("table"),
+        study=lambda wildcards: study_of(wildcards.study),
+        caption=lambda wildcards: PARAMS.tables[wildcards.name][study_of(wildcards.study)].caption,
     shell:
         "dip table {wildcards.name} --study {params.study}"

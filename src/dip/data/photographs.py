@@ -12,56 +12,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dip.data.crop import box_reduce
+from dip.data.packaged import copy_of, packaged
 
 if TYPE_CHECKING:
     from dip.schema import Photographs
 
 Pixels = NDArray[np.uint8]
 
-# Those that ship inside the packages; others of skimage.data are downloaded when asked for.
-_SKIMAGE = [
-    "astronaut",
-    "brick",
-    "camera",
-    "cat",
-    "chelsea",
-    "coffee",
-    "coins",
-    "grass",
-    "gravel",
-    "hubble_deep_field",
-    "immunohistochemistry",
-    "moon",
-    "retina",
-    "rocket",
-]
-_SKLEARN = ("china", "flower")
-
 
 def load_photograph(name: str) -> Pixels:
-    """One photograph as uint8 RGB, shape (H, W, 3).
+    """One photograph as uint8 RGB, shape (H, W, 3): the copy in data/photographs, or the package's own.
 
     Raises:
         ValueError: There is no such photograph, or its file is missing or unreadable.
     """
+    path = copy_of(name)
+    if not path.is_file():
+        path = packaged(name)
     try:
-        if name in _SKIMAGE:
-            import skimage.data
-
-            pixels = getattr(skimage.data, name)()
-        elif name in _SKLEARN:
-            from sklearn.datasets import load_sample_image
-
-            pixels = load_sample_image(f"{name}.jpg")
-        else:
-            raise ValueError(f"there is no photograph '{name}'; there are {', '.join((*_SKIMAGE, *_SKLEARN))}")
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
     except (OSError, SyntaxError) as error:
         raise ValueError(
-            f"photograph '{name}' cannot be read ({error}); reinstall scikit-image and scikit-learn with `make setup`"
+            f"photograph '{name}': {path} cannot be read ({error}); copy it again with `dip photograph {name}`"
         ) from error
-    pixels = np.asarray(pixels)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise ValueError(f"photograph '{name}': expected uint8 pixels, got {pixels.dtype} of shape {pixels.shape}")
     if pixels.ndim == 2:

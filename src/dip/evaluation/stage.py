@@ -25,6 +25,9 @@ from dip.schema import (
     Photographs,
 )
 
+SCORES = ("fid", "sfid", "inception_score", "precision", "recall")
+"""Names of the numbers in metrics.json that tables show."""
+
 
 def make_reference(name: str, evaluation: Evaluation, datasets: Mapping[str, Dataset], target: Path) -> None:
     """Write what samples are compared with.
@@ -64,13 +67,13 @@ def make_reference(name: str, evaluation: Evaluation, datasets: Mapping[str, Dat
     )
 
 
-def evaluate_run(spec: EvaluationSpec, target: RunFolder, metrics: Path) -> None:
-    """Write the metrics of a run's samples.
+def evaluate_run(spec: EvaluationSpec, target: RunFolder, work: RunFolder) -> None:
+    """Write the metrics of a run's samples, in full and the numbers alone.
 
     Args:
         spec: Evaluator and protocol.
         target: The run's folder, with its samples.
-        metrics: JSON file to write.
+        work: Folder to write to, the metrics in full last.
 
     Raises:
         ValueError: Samples, reference or feature network are missing, unreadable or do not fit each other.
@@ -87,7 +90,8 @@ def evaluate_run(spec: EvaluationSpec, target: RunFolder, metrics: Path) -> None
         device=str(pick_device()),
         progress=True,
     )
-    write_json(metrics, content)
+    write_json(work.scores, {name: content[name] for name in SCORES})
+    write_json(work.metrics, content)
 
 
 def evaluate_files(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import logging
 import os
@@ -13,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from dip.files import atomic_copy, move, sha256
+from dip.files import atomic_copy, atomic_write, move, sha256
 from dip.launch.folder import WorkFolder, this_job
 from dip.paths import RunFolder, Store, given_path, reference, stage_folder, work_folder
 from dip.progress import recorded
-from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, TrainingSpec
+from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, TrainingSpec
 
 _PATIENCE = 120  # seconds; a job that was requeued may start while what is left of it elsewhere is still ending
 
@@ -122,7 +123,7 @@ class TrainingJob(Job):
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        return self.target.params, self.target.training_log, self.target.model
+        return self.target.params, self.target.training_log, self.target.curves, self.target.model
 
     def start(self) -> None:
         from dip.training.loop import train
@@ -140,6 +141,7 @@ class TrainingJob(Job):
 
     def publish(self) -> None:
         """Copy: the weights stay beside the milestones, should Snakemake delete its outputs."""
+        write_curves(self.work / self.target.training_log.name, self.work / self.target.curves.name)
         for output in self.outputs:
             atomic_copy(self.work / output.name, output)
 
@@ -189,7 +191,7 @@ class LatencyJob(_StageJob):
     """`dip latency`."""
 
     stage = "latency"
-    spec: SamplingSpec
+    spec: SolverSpec
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -215,12 +217,22 @@ class EvaluationJob(_StageJob):
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        return (self.target.metrics,)
+        return self.target.scores, self.target.metrics
 
     def start(self) -> None:
         from dip.evaluation.stage import evaluate_run
 
-        evaluate_run(self.spec, self.target, RunFolder(self.work).metrics)
+        evaluate_run(self.spec, self.target, RunFolder(self.work))
+
+
+def write_curves(log: Path, curves: Path) -> None:
+    """Write the numbers of a training log as CSV, a line per logged step, for DVC, which reads no JSON lines."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    columns = [key for key, value in lines[0].items() if isinstance(value, int | float)] if lines else []
+    with atomic_write(curves) as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def publish_milestone(spec: MilestoneSpec, target: RunFolder) -> None:

@@ -23,13 +23,17 @@ from dip.reporting.measured import MeasuredRow
 from dip.reporting.style import house_style, save_figure
 from dip.reporting.tables import build_table
 from dip.reporting.tables import write_table as write
+from dip.reporting.tracing import trace
 from dip.schema import Comparison, Gallery, Params, Run
 
 _BELOW_RANK = "hidden size < 3 P²: tokens too small to carry a patch's noise"
 
 
-def write_table(params: Params, study: str, name: str) -> None:
+def write_table(params: Params, study: str, name: str) -> dict[str, Any]:
     """Write a table of params.yaml as CSV, Markdown and LaTeX.
+
+    Returns:
+        Where every cell comes from, as in `dip.reporting.tracing.trace`.
 
     Raises:
         ValueError: A run's file is missing or unreadable; it is named.
@@ -49,7 +53,9 @@ def write_table(params: Params, study: str, name: str) -> None:
             )
             rows.append(row)
     content = build_table(table.layout, rows, published=table.published)
+    sources = trace(params, study, table, content)
     write(content, study_folder(study) / name, caption=table.caption)
+    return sources
 
 
 def run_experiment(params: Params, study: str, name: str) -> None:

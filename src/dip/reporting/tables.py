@@ -10,7 +10,7 @@ import pandas as pd
 
 from dip.files import atomic_write
 from dip.reporting.measured import MeasuredRow
-from dip.reporting.published import EVALUATOR, NUM_SAMPLES, published_rows
+from dip.reporting.published import EVALUATOR, NUM_SAMPLES, PAPER_TABLE, published_rows
 from dip.reporting.render import to_latex, to_markdown
 
 # The paper's columns in the paper's order, by the names that layouts have in params.yaml; `cost` is this project's own.
@@ -21,7 +21,6 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "cost": ("method", "training cost", "latency", "spread", "images/s", "batch", "memory", "NFE", "params"),
 }
 PROVENANCE = ("run", "source", "device", "feature_extractor", "num_samples", "protocol", "section")
-_PAPER_TABLE = {"table1": 1, "table2": 2, "table3": 3}
 
 
 def build_table(layout: str, rows: Sequence[MeasuredRow], *, published: bool = True) -> pd.DataFrame:
@@ -182,9 +181,9 @@ def _published_cells(row: Mapping[str, str], columns: Iterable[str]) -> list[str
 
 
 def _published(layout: str, wanted: bool) -> list[dict[str, str]]:
-    if not wanted or layout not in _PAPER_TABLE:
+    if not wanted or layout not in PAPER_TABLE:
         return []
-    frame = published_rows(_PAPER_TABLE[layout])
+    frame = published_rows(PAPER_TABLE[layout])
     return [dict(zip(frame.columns, values, strict=True)) for values in frame.to_numpy().tolist()]
 
 

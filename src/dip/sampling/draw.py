@@ -16,7 +16,7 @@ from dip.diffusion.sampler import to_uint8
 from dip.model import build_model
 from dip.random import Stream, hashed, noise
 from dip.sampling.fast import FastSampler
-from dip.schema import SamplingSpec
+from dip.schema import SamplingSpec, SolverSpec
 from dip.training.checkpoint import load_weights
 
 
@@ -37,7 +37,7 @@ def sample_labels(kind: str, num_samples: int, num_classes: int, seed: int) -> N
     return (index % num_classes)[np.argsort(hashed(seed, 1, index), kind="stable")]
 
 
-def load_sampler(spec: SamplingSpec, weights: Path, device: torch.device, *, speed: str | None = None) -> FastSampler:
+def load_sampler(spec: SolverSpec, weights: Path, device: torch.device, *, speed: str | None = None) -> FastSampler:
     """The run's model with its weights, ready to sample; errors as in `load_weights` and `FastSampler`."""
     model = build_model(spec.model, spec.dataset.image_size, spec.dataset.num_classes).to(device)
     load_weights(weights, model)

@@ -18,7 +18,7 @@ from dip.environment import describe_environment, device_name, pick_device
 from dip.files import write_json
 from dip.precision import dtype_name
 from dip.sampling.draw import load_sampler
-from dip.schema import SamplingSpec
+from dip.schema import SolverSpec
 
 _log = logging.getLogger(__name__)
 _GAIN = 1.05  # images a second that a larger batch must give, times those of the best one
@@ -27,7 +27,7 @@ _LARGEST_BATCH = 1024
 
 
 def measure_latency(
-    spec: SamplingSpec,
+    spec: SolverSpec,
     weights: Path,
     target: Path,
     *,

@@ -15,7 +15,7 @@ from dip.schema.evaluation import (
 from dip.schema.experiments import Experiment, Manifold, Overfit, Theory
 from dip.schema.models import AttentionHead, CoordinateHead, Head, MLPHead, Model, NoHead, UNetHead
 from dip.schema.reports import Comparison, Figure, Gallery, Panel, Study, Table
-from dip.schema.runs import EvaluationSpec, MilestoneSpec, Run, SamplingSpec, TrainingSpec
+from dip.schema.runs import EvaluationSpec, MilestoneSpec, Run, SamplingSpec, SolverSpec, TrainingSpec
 from dip.schema.training import Alignment, Checkpoint, LogitNormal, Sampling, TimeShift, Timesteps, Training, Uniform
 
 
@@ -69,6 +69,7 @@ __all__ = [
     "Sampling",
     "SamplingSpec",
     "Schema",
+    "SolverSpec",
     "Study",
     "Table",
     "Theory",

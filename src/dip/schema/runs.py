@@ -1,7 +1,8 @@
 """`runs:` of params.yaml, resolved.
 
 A `Run` is made of nested parts, so that what a stage depends on is exactly what it is given:
-`TrainingSpec` (data, model, training), `MilestoneSpec`, `SamplingSpec`, `EvaluationSpec`, then `Run` with its name.
+`TrainingSpec` (data, model, training), `MilestoneSpec`, `SolverSpec`, `SamplingSpec`, `EvaluationSpec`, then `Run` with
+its name.
 """
 
 from __future__ import annotations
@@ -64,10 +65,15 @@ class MilestoneSpec(TrainingSpec):
         return self.checkpoint is not None and ours != result
 
 
-class SamplingSpec(MilestoneSpec):
-    """All that a set of samples depends on."""
+class SolverSpec(MilestoneSpec):
+    """All that the time for a sample depends on."""
 
     sampling: Sampling
+
+
+class SamplingSpec(SolverSpec):
+    """All that a set of samples depends on."""
+
     num_samples: Count
 
 

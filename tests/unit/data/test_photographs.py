@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from dip.data import photographs
+from dip.data.packaged import copy_of, copy_photograph, packaged
 from dip.data.photographs import held_out_crops, load_photograph, training_crops
 from dip.schema import Photographs
 
@@ -81,17 +85,34 @@ def test_unknown_photograph_is_named() -> None:
         load_photograph("download_all")
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("no such file"), SyntaxError("broken PNG file")])
-def test_unreadable_photograph_says_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken"])
+def test_unreadable_photograph_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     """Wrong: a traceback out of a decoder."""
-    import skimage.data
-
-    def broken() -> None:
-        raise error
-
-    monkeypatch.setattr(skimage.data, "coins", broken)
-    with pytest.raises(ValueError, match=r"photograph 'coins' cannot be read .* reinstall scikit-image"):
+    monkeypatch.chdir(tmp_path)
+    copy_photograph("coins")
+    copy_of("coins").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"photograph 'coins': data/photographs/coins.png cannot be read .*dip photograph"
+    ):
         training_crops(dataset())
+
+
+def test_the_copy_is_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a photograph that was changed in data/photographs would change no result."""
+    monkeypatch.chdir(tmp_path)
+    shipped = load_photograph("chelsea")
+    copy_photograph("chelsea")
+    assert copy_of("chelsea").read_bytes() == packaged("chelsea").read_bytes()
+    np.testing.assert_array_equal(load_photograph("chelsea"), shipped)
+    Image.fromarray(255 - shipped).save(copy_of("chelsea"))
+    np.testing.assert_array_equal(load_photograph("chelsea"), 255 - shipped)
+
+
+def test_missing_package_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a traceback where scikit-image is not installed."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    with pytest.raises(ValueError, match=r"photograph 'coins': .*coins.png is missing; reinstall scikit-image"):
+        packaged("coins")
 
 
 def test_photograph_too_small_says_what_to_change() -> None:

@@ -1,0 +1,60 @@
+"""`dip <stage>`: every rule of the workflow calls it, and a person can.
+
+A stage takes its parameters from params.yaml by the name of the run. The workflow also passes what it planned
+with (`--spec`): if params.yaml has been edited since, the planned parameters hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from dip.cli import data, folder, reports, runs, versioning
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one stage; a mistake of the user ends in one line and exit code 1."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports on every glyph of a PDF
+    options = _parser().parse_args(arguments)
+    if not getattr(options, "light", False):
+        _set_threads()
+    try:
+        options.stage(options)
+    except (ValueError, OSError, RuntimeError) as error:
+        if getattr(options, "launcher", None) == "debug":
+            raise
+        if isinstance(error, RuntimeError) and type(error).__module__ == "builtins":
+            raise  # ours to mend: show the traceback
+        sys.exit(f"dip {options.command}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"dip {options.command}: interrupted; run the same command again to go on")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dip", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name: str, stage: object, help: str, *positional: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=help)
+        for argument in positional:
+            command.add_argument(argument)
+        command.set_defaults(stage=stage)
+        command.add_argument("--spec", help=argparse.SUPPRESS)
+        return command
+
+    for group in (data, runs, reports, folder, versioning):
+        group.add_commands(add)
+    return parser
+
+
+def _set_threads() -> None:
+    """Use the cores that the workflow gave to this job (OMP_NUM_THREADS), not all that there are."""
+    threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # "2,1": two, and one in each when nested
+    if threads.isdecimal() and int(threads) > 0:
+        import torch
+
+        torch.set_num_threads(int(threads))

@@ -1,0 +1,105 @@
+"""Commands for datasets, feature networks, references and pretrained weights."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+
+from dip import params as reader
+from dip.cli.common import Add, count, known_study, record
+from dip.paths import Store, feature_network, reference
+from dip.schema import Dataset, Evaluation, Params, PhotoExtractor
+
+
+def add_commands(add: Add) -> None:
+    """Add them to the command line."""
+    photograph = "copy a photograph from its Python package to data/photographs"
+    add("photograph", _photograph, photograph, "name").set_defaults(light=True)
+    prepare = add("prepare", _prepare, "write the images and labels of a dataset to data/<dataset>", "dataset")
+    verify = add("verify", _verify, "check a prepared dataset against its checksums and params.yaml", "dataset")
+    for command in (prepare, verify):
+        command.add_argument("--workers", type=count, default=len(os.sched_getaffinity(0)), help="processes")
+    add("features", _features, "train the feature network of an evaluator", "evaluation")
+    add("reference", _reference, "write the images and statistics that samples are compared with", "evaluation")
+    fetch = add("fetch", _fetch, "download the pretrained weights that runs need, before any job (needs internet)")
+    fetch.add_argument("what", nargs="*", help="alignment (DINOv2), inception; both if not given")
+    fetch.add_argument("--study", help="serve the runs of paper, small or demo; all runs if not given")
+
+
+def _photograph(options: argparse.Namespace) -> None:
+    from dip.data.packaged import copy_of, copy_photograph
+
+    photograph = options.name.split(".")[0]
+    copy_photograph(photograph)
+    record("photograph", copy_of(photograph).name)
+
+
+def _dataset(options: argparse.Namespace) -> tuple[Dataset, Store]:
+    params = reader.load()
+    if options.dataset not in params.datasets:
+        near = reader.nearest(options.dataset, params.datasets)
+        raise reader.ParamsError(f"params.yaml: datasets.{options.dataset}: there is no such dataset{near}")
+    return params.datasets[options.dataset], Store.of(options.dataset)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from dip.data.prepare import prepare
+
+    prepare(options.dataset, *_dataset(options), num_workers=options.workers)
+    record("prepare", options.dataset)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from dip.data.verify import verify
+
+    manifest = verify(options.dataset, *_dataset(options), num_workers=options.workers)
+    skipped = f", {len(manifest.skipped)} skipped" if manifest.skipped else ""
+    logging.info("%d images in %d shard(s)%s: all in order", manifest.num_images, len(manifest.shards), skipped)
+
+
+def _evaluation(options: argparse.Namespace) -> tuple[Params, Evaluation]:
+    params = reader.load()
+    if options.evaluation not in params.evaluation:
+        near = reader.nearest(options.evaluation, params.evaluation)
+        raise reader.ParamsError(f"params.yaml: evaluation.{options.evaluation}: there is no such evaluator{near}")
+    return params, params.evaluation[options.evaluation]
+
+
+def _features(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from dip.data.dataset import ImageStore
+    from dip.evaluation.photo_network import save_photo_network, train_photo_network
+
+    _, evaluation = _evaluation(options)
+    extractor = evaluation.extractor
+    if not isinstance(extractor, PhotoExtractor):
+        raise ValueError(f"evaluation.{options.evaluation}: its feature network is a published one, not trained here")
+    store = ImageStore(Store.of(extractor.dataset))
+    network = train_photo_network(
+        np.asarray(store.images),
+        store.labels,
+        len(store.class_names),
+        num_steps=extractor.num_steps,
+        seed=extractor.seed,
+    )
+    save_photo_network(network, feature_network(options.evaluation))
+    record("feature_network", options.evaluation)
+
+
+def _reference(options: argparse.Namespace) -> None:
+    from dip.evaluation.stage import make_reference
+
+    params, evaluation = _evaluation(options)
+    make_reference(options.evaluation, evaluation, params.datasets, reference(options.evaluation))
+    record("reference", options.evaluation)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from dip.fetch import fetch
+
+    params = reader.load()
+    if options.study is not None:
+        known_study(params, options.study)
+    fetch(params, options.what, options.study)

@@ -1,0 +1,54 @@
+"""Checksums of the files that no job writes, or that a person may change: what every job below them depends on.
+
+Snakemake deletes the outputs of a job that fails, and then takes what was made from them before for up to date. So the
+content of a changed source is a parameter of all that comes after it, not only of the first job.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from dip.pipeline.job import Job, canonical
+from dip.pipeline.jobs import Pipeline
+from dip.provenance import Checksums, read
+
+
+class Sources:
+    """Checksums of the sources of jobs.
+
+    Args:
+        pipeline: All jobs.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._checksums = Checksums()
+        self._above = functools.cache(self._find)
+
+    def spec(self, job: Job) -> str:
+        """Checksums of a job's sources by path, as canonical JSON."""
+        content = canonical(dict(self._above(str(job.provenance))))
+        self._checksums.save()
+        return content
+
+    def _find(self, provenance: str) -> tuple[tuple[str, str], ...]:
+        job = self._pipeline.maker(Path(provenance))
+        assert job is not None
+        found: dict[str, str] = {}
+        for path in job.input_files:
+            maker = self._pipeline.maker(path)
+            if maker is not None:
+                found |= dict(
+                    [self._photograph(maker)] if maker.rule == "photograph" else self._above(str(maker.provenance))
+                )
+            elif checksum := self._checksums.of(path):
+                found[str(path)] = checksum
+        return tuple(sorted(found.items()))
+
+    def _photograph(self, job: Job) -> tuple[str, str]:
+        """The copy of a photograph as it is once its job has been done, which leaves a changed copy as it is."""
+        made, copy = read(job), self._checksums.of(job.outputs["image"])
+        (packaged,) = job.parameters.values()
+        kept = made is not None and made.parameters == job.parameters and copy is not None
+        return str(job.outputs["image"]), str(copy if kept else packaged)

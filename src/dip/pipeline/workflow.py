@@ -1,0 +1,116 @@
+"""What the rules of Snakemake ask: from the wildcards of a target to its job, and what is wrong with a target."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from dip.params import nearest
+from dip.paths import PAPER, RunFolder, study_prefix
+from dip.pipeline.job import Job
+from dip.pipeline.jobs import RULES_OF_REPORTS, RULES_OF_RUNS, Pipeline
+from dip.pipeline.sources import Sources
+from dip.schema import ImageFiles, Run
+
+_ALL_CORES = 9999  # of which Snakemake gives those that there are
+
+
+class Workflow:
+    """Jobs by the wildcards of Snakemake.
+
+    Args:
+        pipeline: All jobs.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self._sources = Sources(pipeline)
+
+    def job(self, rule: str, wildcards: Any) -> Job:
+        """The job of a rule that makes a target.
+
+        Raises:
+            ValueError: params.yaml has no such run, table or figure, or not in the study of the target; or a file
+                that params.yaml names is not there.
+        """
+        if rule in RULES_OF_RUNS:
+            job = self.pipeline.find(rule, self.run(wildcards.study, wildcards.run).name)
+        elif rule in RULES_OF_REPORTS:
+            study, section = study_of(wildcards.study), "tables" if rule == "table" else "figures"
+            if study not in getattr(self.pipeline.params, section).get(wildcards.name, {}):
+                raise ValueError(f"params.yaml: {section}.{wildcards.name}.{study}: there is no such entry")
+            job = self.pipeline.find(rule, wildcards.name, study)
+        else:
+            (name,) = wildcards
+            job = self.pipeline.find(rule, name)
+        for path in job.inputs.get("init_from", ()):
+            if self.pipeline.maker(path) is None and not path.exists():
+                key = f"runs.{job.name}.training.init_from"
+                raise ValueError(f"params.yaml: {key}: there is no file '{path}'")
+        return job
+
+    def inputs(self, rule: str, wildcards: Any) -> dict[str, list[str]]:
+        """Inputs of a job by name."""
+        return {name: list(map(str, paths)) for name, paths in self.job(rule, wildcards).inputs.items()}
+
+    def sources(self, rule: str, wildcards: Any) -> str:
+        """Checksums of the files that the job depends on and no job makes."""
+        return self._sources.spec(self.job(rule, wildcards))
+
+    def targets(self, study: str) -> list[str]:
+        """Tables, figures and sample grids of a study, but for the figures that are made on request."""
+        chosen = {"table": "csv", "figure": "pdf", "sample": "grid"}
+        return [str(job.outputs[chosen[job.rule]]) for job in self.pipeline.targets(study)]
+
+    def figures(self, study: str) -> list[str]:
+        """All figures of a study."""
+        names = self.pipeline.figures(study)
+        return [str(self.pipeline.find("figure", name, study).outputs["pdf"]) for name in names]
+
+    def run(self, prefix: str, name: str) -> Run:
+        """The run that a target names; it must belong to the study that the target's path names.
+
+        Raises:
+            ValueError: There is no such run, or it belongs to another study.
+        """
+        runs = self.pipeline.params.runs
+        if name not in runs:
+            raise ValueError(f"params.yaml: runs.{name}: there is no such run{nearest(name, runs)}")
+        run = runs[name]
+        if study_prefix(run.study) != prefix:
+            folder = RunFolder.of(run.study, run.name).folder
+            raise ValueError(f"run '{run.name}' belongs to study '{run.study}': its results are in {folder}")
+        return run
+
+    def names(self, rule: str) -> str:
+        """A pattern of the names that a rule is applied to."""
+        return "|".join(sorted({re.escape(job.name) for job in self.pipeline.all_jobs() if job.rule == rule})) or "(?!)"
+
+    def cores(self, dataset: str) -> int:
+        """Cores that the preparation of a dataset can use: all where image files are decoded."""
+        return _ALL_CORES if isinstance(self.pipeline.params.datasets[dataset], ImageFiles) else 1
+
+    def check(self, target: str) -> None:
+        """Name what params.yaml lacks for a target; Snakemake itself only says that no rule makes it.
+
+        Raises:
+            ValueError: There is no such study, run, table or figure.
+        """
+        parts = re.fullmatch(r"results/(?:([^/]+)/)??(?:runs/([^/]+)/.+|([^/.]+)\.(?:csv|md|tex|pdf|png|npz))", target)
+        if parts is None:
+            return
+        params, (study, run, name) = self.pipeline.params, (parts[1] or PAPER, parts[2], parts[3])
+        if study not in params.studies:
+            raise ValueError(f"{target}: params.yaml has no study '{study}'{nearest(study, params.studies)}")
+        if run is not None:
+            self.run(study_prefix(study), run)
+            return
+        names = [*self.pipeline.tables(study), *self.pipeline.figures(study)]
+        if name not in names:
+            near = nearest(name, names)
+            raise ValueError(f"{target}: params.yaml has no table or figure '{name}' of study '{study}'{near}")
+
+
+def study_of(prefix: str) -> str:
+    """Name of the study in a target's path."""
+    return prefix.rstrip("/") or PAPER

@@ -1,0 +1,131 @@
+"""`dip build`: the stage of DVC that has Snakemake make everything that is not up to date, in parallel."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from dip.files import atomic_copy, atomic_write
+from dip.paths import WORK, StudyFolder
+from dip.pipeline import Job, Pipeline
+from dip.unlock import snakemake_at_work
+from dip.versioning.call import current_call
+from dip.versioning.stages import file_of, stage_files, stage_of, write_stages
+
+_log = logging.getLogger(__name__)
+_STAGES = Path("dvc.yaml")
+_EXPERIMENTS = Path(".dvc") / "tmp" / "exps"  # where DVC runs experiments of its queue, each in a folder of its own
+
+
+def build(pipeline: Pipeline, study: str) -> None:
+    """Have Snakemake make what this call of DVC asks for, or all of the study, and note that nothing is left to do.
+
+    Args:
+        pipeline: All jobs.
+        study: Name of the study.
+
+    Raises:
+        ValueError: Snakemake is at work in this folder, no profile is set for the study, or a job failed.
+    """
+    if process := snakemake_at_work():
+        raise ValueError(f"Snakemake is at work in this folder (process {process}); wait for it, then run this again")
+    profile = profile_of(study)
+    _share_work()
+    changed = write_stages(pipeline, study)
+    folder, targets = StudyFolder.of(study), _targets(pipeline, study)
+    folder.last_build.unlink(missing_ok=True)
+    command = ["snakemake", "--profile", profile, "--config", f"study={study}"]
+    if subprocess.run([*command, "--", *targets] if targets else command, check=False).returncode:
+        raise ValueError(
+            f"Snakemake could not make everything of study '{study}': see above; what is done stays, trainings keep "
+            "their checkpoints, and the same command goes on. DVC has recorded nothing that depends on it"
+        )
+    if not targets:
+        folder.last_build.parent.mkdir(parents=True, exist_ok=True)
+        atomic_copy(folder.params, folder.last_build)
+    _note(folder.built, "What comes after this file comes after Snakemake.")
+    if changed:
+        _log.warning("%s", changes(study, changed))
+
+
+def record(study: str) -> None:
+    """Record a study whose first stages were written in the current call of DVC, which does not know them.
+
+    Raises:
+        ValueError: A stage could not be recorded.
+    """
+    folder, call = StudyFolder.of(study), current_call()
+    if call is not None and folder.first.exists() and folder.first.stat().st_mtime > call.began:
+        # Stage by stage as they stand in the file: the others are at work in the call that this is part of.
+        files = map(str, stage_files(study))
+        if subprocess.run(["dvc", "repro", "--single-item", *files], check=False).returncode:
+            raise ValueError(f"the stages in {folder.folder} could not be recorded: see above")
+        # As DVC does with its own files (core.autostage): an experiment has what git knows.
+        subprocess.run(["git", "add", "--", str(folder.folder)], check=False)
+        folder.first.unlink()
+    _note(folder.known, "All stages of this study are known to DVC.")
+
+
+def changes(study: str, names: list[str]) -> str:
+    """What to do where stages are new or gone."""
+    listed = f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+    return (
+        f"the stages of study '{study}' have changed ({listed}), and DVC reads them when it starts: run the same "
+        "command again to have all recorded; nothing is made twice"
+    )
+
+
+def profile_of(study: str) -> str:
+    """The profile of Snakemake that dvc.yaml sets for a study.
+
+    Raises:
+        ValueError: It sets none.
+    """
+    try:
+        variables = yaml.safe_load(_STAGES.read_text())["vars"]
+        return str(next(entry["profiles"] for entry in variables if "profiles" in entry)[study])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration):
+        raise ValueError(
+            f"{_STAGES}: no profile of Snakemake is set for study '{study}'; add a line `{study}: "
+            "workflow/profiles/local` under vars, profiles"
+        ) from None
+
+
+def _targets(pipeline: Pipeline, study: str) -> list[str]:
+    """Files that the current call of DVC asks for by name; none if it asks for everything."""
+    call = current_call()
+    if call is None or not call.targets:
+        return []
+    jobs = _asked(pipeline, study, call.targets)
+    return [str(next(iter(job.outputs.values()))) for job in jobs]
+
+
+def _asked(pipeline: Pipeline, study: str, targets: tuple[str, ...]) -> list[Job]:
+    """Jobs whose stages or files a call of DVC names; none if one of the names is something else."""
+    names: dict[str, list[Job]] = {}
+    for job in pipeline.jobs(study):
+        path = file_of(job, study)
+        for name in (str(path), f"{path}:{stage_of(job)}", *map(str, job.outputs.values())):
+            names.setdefault(name, []).append(job)
+    if not all(os.path.normpath(target) in names for target in targets):
+        return []
+    return [job for target in targets for job in names[os.path.normpath(target)]]
+
+
+def _share_work() -> None:
+    """In the folder of a queued experiment, work on the checkpoints of the repository, so that they outlive it."""
+    here = Path.cwd()
+    if here.parent.parts[-3:] == _EXPERIMENTS.parts and not WORK.exists():
+        repository = here.parents[len(_EXPERIMENTS.parts)]
+        (repository / WORK).mkdir(exist_ok=True)
+        WORK.symlink_to(os.path.relpath(repository / WORK, here))
+
+
+def _note(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != f"{text}\n":
+        with atomic_write(path) as file:
+            file.write(f"{text}\n")
