@@ -64,16 +64,15 @@ class FastSampler:
         Returns:
             Images, float32, about [-1, 1], shape (B, C, H, W).
         """
-        null_class, sampling = self._model.num_classes, self.sampling
+        sampling = self.sampling
         if num_steps is not None:
             sampling = sampling.model_copy(update={"num_steps": num_steps})
         if self._may_fall_back:
             self._try_to_compile(x_0, y)
         with autocast(self.sampling.precision, self.device):
             if self.speed == "plain":
-                return sample(self._model, x_0, y, sampling, null_class)
-            table = _Table(self._model, y, evaluation_times(sampling), null_class)
-            return integrate(self._velocity(table), x_0, sampling)
+                return sample(self._model, x_0, y, sampling, self._model.num_classes)
+            return integrate(self.velocity(y, sampling), x_0, sampling)
 
     def _try_to_compile(self, x_0: Tensor, y: Tensor) -> None:
         """Draw once; without a speed that was asked for, a machine that cannot compile goes on without."""
@@ -89,7 +88,10 @@ class FastSampler:
             for module in self._model.modules():
                 module._compiled_call_impl = None
 
-    def _velocity(self, table: _Table) -> Velocity:
+    def velocity(self, y: Tensor, sampling: Sampling) -> Velocity:
+        """Guided velocity of a batch with labels y of shape (B,) at `evaluation_times`; not for the speed "plain"."""
+        table = _Table(self._model, y, evaluation_times(sampling), self._model.num_classes)
+
         def velocity(x_t: Tensor, t: float) -> Tensor:
             guidance = is_guided(self.sampling, t)
             conditioning = table.at(t, both=guidance)
