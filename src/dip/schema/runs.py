@@ -1,7 +1,8 @@
 """`runs:` of params.yaml, resolved.
 
 A `Run` is made of nested parts, so that what a stage depends on is exactly what it is given:
-`TrainingSpec` (data, model, training), `MilestoneSpec`, `SolverSpec`, `SamplingSpec`, `EvaluationSpec`, then `Run` with its name.
+`TrainingSpec` (data, model, training), `MilestoneSpec`, `SolverSpec`, `SamplingSpec`, `EvaluationSpec`, then `Run` with
+its name.
 """
 
 from __future__ import annotations
