@@ -61,6 +61,7 @@ def spec_of(run: str, batch_size: int | None, num_steps: int) -> TrainingSpec:
         "batch_size": batch,
         "epochs": -(-num_steps // 2),  # two batches each
         "milestones": (),
+        "ema_decays": (),
         "alignment": None,
         "log_every": _LOG_EVERY,
         "init_from": None,

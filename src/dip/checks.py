@@ -45,6 +45,14 @@ def run_mistakes(run: Run) -> Iterator[Mistake]:
                 ("training", "milestones"),
                 f"{milestone} is not before the last epoch, {training.epochs}; the last one is always kept",
             )
+    followed = (training.ema_decay, *training.ema_decays)
+    for decay in training.ema_decays:
+        if followed.count(decay) > 1:
+            yield (
+                ("training", "ema_decays"),
+                f"{decay} stands twice; name every decay once, and not that of ema_decay, {training.ema_decay}, which "
+                "is followed anyway",
+            )
     if training.alignment is not None:
         if training.alignment.block > run.model.depth:
             yield (
@@ -158,6 +166,14 @@ def _checkpoint_mistakes(run: Run, params: Params) -> Iterator[Mistake]:
             (*where, "epoch"),
             f"{epoch} is not kept; '{trained.name}' keeps {', '.join(map(str, kept))} "
             f"(runs.{trained.name}.training.milestones)",
+        )
+    decay = run.checkpoint.ema_decay
+    followed = (trained.training.ema_decay, *trained.training.ema_decays)
+    if decay is not None and decay not in followed:
+        yield (
+            (*where, "ema_decay"),
+            f"{decay} is not followed; '{trained.name}' follows {', '.join(map(str, followed))} "
+            f"(runs.{trained.name}.training.ema_decays)",
         )
 
 

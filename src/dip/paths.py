@@ -60,9 +60,8 @@ class RunFolder:
 
     def weights(self, spec: MilestoneSpec) -> Path:
         """The weights that the run samples with: its own, or those of the training it names."""
-        checkpoint = spec.checkpoint
-        if checkpoint is not None and checkpoint.epoch in (None, spec.training.epochs):
-            return RunFolder(self.folder.parent / checkpoint.run).model
+        if spec.checkpoint is not None and not spec.is_milestone:
+            return RunFolder(self.folder.parent / spec.checkpoint.run).model
         return self.model
 
     @property

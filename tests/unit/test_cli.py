@@ -120,7 +120,7 @@ def test_stages_follow_each_other(workplace: Path) -> None:
 
 
 def test_weights_of_a_run(workplace: Path) -> None:
-    """Wrong: the last epoch, named by its number, would be looked for among the milestones."""
+    """Wrong: the last epoch or the main decay, named by its number, would be looked for among the milestones."""
     runs = params.load().runs
 
     def folder_of_weights(run: Run) -> str:
@@ -131,8 +131,38 @@ def test_weights_of_a_run(workplace: Path) -> None:
     assert folder_of_weights(runs["dip_ep2"]) == "dip_ep2"
     checkpoint = runs["dip_ep2"].checkpoint
     assert checkpoint is not None
-    last = runs["dip_ep2"].model_copy(update={"checkpoint": checkpoint.model_copy(update={"epoch": 4})})
-    assert folder_of_weights(last) == "dip"
+    named = {
+        (4, None): "dip",
+        (4, 0.5): "dip",
+        (None, 0.5): "dip",
+        (2, 0.5): "dip_ep2",
+        (4, 0.9): "dip_ep2",
+        (None, 0.9): "dip_ep2",
+    }
+    for (epoch, decay), folder in named.items():
+        changes = {"checkpoint": checkpoint.model_copy(update={"epoch": epoch, "ema_decay": decay})}
+        assert folder_of_weights(runs["dip_ep2"].model_copy(update=changes)) == folder, (epoch, decay)
+
+
+def test_weights_of_another_average(workplace: Path) -> None:
+    """Wrong: a sweep of EMA decays would sample with the training's own average, or say that it did."""
+    content = Path("params.yaml").read_text().replace("milestones: [2]", "milestones: [2], ema_decays: [0.9]")
+    last, early = "{run: dip, ema_decay: 0.9}", "{run: dip, epoch: 2, ema_decay: 0.9}"
+    rows = f"  dip_ema: {{checkpoint: {last}}}\n  dip_early: {{checkpoint: {early}}}\n"
+    Path("params.yaml").write_text(content.replace("tables:", f"{rows}tables:"))
+    cli.main(["train", "dip"])
+    weights = {RunFolder.of("demo", "dip").model.read_bytes()}
+    for name, epochs in (("dip_ep2", 2), ("dip_ema", 4), ("dip_early", 2)):
+        folder = RunFolder.of("demo", name)
+        cli.main(["milestone", name])
+        weights.add(folder.model.read_bytes())
+        cli.main(["sample", name])
+        said = json.loads(folder.sampling.read_text())["weights"]
+        assert (said["epochs"], said["ema_decay"]) == (epochs, 0.5 if name == "dip_ep2" else 0.9)
+    assert len(weights) == 4
+    for kept in Path("work").glob("dip-*/milestone-0004-ema0.9.safetensors"):
+        kept.unlink()
+    assert "the weights of epoch 4 and EMA decay 0.9 are gone; train 'dip' again" in message("milestone", "dip_ema")
 
 
 def test_milestone_depends_on_no_sampler(workplace: Path) -> None:

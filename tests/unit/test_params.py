@@ -67,6 +67,9 @@ def mistakes(load: Load, content: Content | str, **overrides: Any) -> list[str]:
         ("training.short.learning_rate", float("nan"), "training.short.learning_rate", ""),
         ("training.short.learning_rate", -1e-4, "training.short.learning_rate", "greater than 0"),
         ("training.short.seed", -1, "training.short.seed", "greater than or equal to 0"),
+        ("training.short.ema_decays", [0.9, 1.0], "training.short.ema_decays.1", "less than 1"),
+        ("training.short.ema_decays", 0.9, "training.short.ema_decays", "valid array"),
+        ("runs.dip_ep2.checkpoint.ema_decay", "0.9", "runs.dip_ep2.checkpoint.ema_decay", "number"),
         ("training.short.precision", "fp16", "training.short.precision", "'bf16' or 'fp32'"),
         ("training.short.betas", [0.9], "training.short.betas.1", "missing"),
         ("training.short.timesteps", {"name": "beta"}, "training.short.timesteps", "logit_normal"),
@@ -368,7 +371,7 @@ def test_rows_of_table_2_are_trained_alike(shipped: Params) -> None:
     """Wrong: heads and backbones would be compared at unequal steps or on unequal data."""
     for study in ("demo", "small"):
         runs = [shipped.runs[name] for name in shipped.tables["table2"][study].runs]
-        tuned = {"milestones": (), "learning_rate": 1.0, "head_learning_rate_scale": 1.0}
+        tuned = {"milestones": (), "ema_decays": (), "learning_rate": 1.0, "head_learning_rate_scale": 1.0}
         assert len({run.training.model_copy(update=tuned).canonical() for run in runs}) == 1
         assert len({(run.dataset_name, run.sampling.canonical(), run.evaluation_name) for run in runs}) == 1
 

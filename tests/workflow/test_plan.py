@@ -61,6 +61,14 @@ def test_a_sweep_of_guidance_trains_once(shipped: Project) -> None:
     assert len(runs_of(jobs, "sample")) == len(runs_of(jobs, "evaluate")) == 6
 
 
+def test_a_sweep_of_ema_decays_trains_once(shipped: Project) -> None:
+    """Every decay would be a training of its own, or the weights that one training kept would not be published."""
+    jobs = shipped.plan("results/demo/ema.pdf")
+    assert runs_of(jobs, "train") == {"demo_dip"}
+    assert len(runs_of(jobs, "milestone")) == 6
+    assert len(runs_of(jobs, "sample")) == len(runs_of(jobs, "evaluate")) == 8
+
+
 def test_slurm_profile_hands_work_to_slurm(shipped: Project) -> None:
     """Days of GPU work must not run on the login node."""
     target = "results/demo/runs/demo_dit/latency.json"

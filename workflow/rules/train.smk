@@ -1,4 +1,4 @@
-"""Training, here or on SLURM; and the weights kept at milestones."""
+"""Training, here or on SLURM; and the weights kept beside its result."""
 
 
 rule train:

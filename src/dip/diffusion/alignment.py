@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dip.paths import given_path
+from dip.precision import autocast
 
 if TYPE_CHECKING:
     from dip import schema
@@ -70,13 +71,14 @@ class PatchEncoder(nn.Module):
             images: Clean images in [-1, 1], float32, shape (B, 3, H, W).
 
         Returns:
-            Normalised patch tokens, row by row, float32, shape (B, N, E); computed in bfloat16, no gradients.
+            Normalised patch tokens, row by row, float32, shape (B, N, E), without gradients; computed in bfloat16
+            where the device has it.
         """
         # ASSUMPTION: antialiased bicubic resizing. DDT's is not antialiased: nearly the same from 256 pixels,
         # but from 512 it would alias (there DDT goes to 448 and resamples the features instead).
         size = (self.image_size, self.image_size)
         images = F.interpolate((images.float() + 1) / 2, size, mode="bicubic", antialias=True)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16):
+        with autocast("bf16", images.device):
             tokens = self.vit.forward_features((images - self.mean) / self.std)  # (B, prefix + N, E)
         return tokens[:, self.vit.num_prefix_tokens :].float()
 

@@ -20,18 +20,18 @@ Velocity = Callable[[Tensor, float], Tensor]  # of x_t at t; both velocities of 
 
 def num_function_evaluations(sampling: Sampling) -> int:
     """Forward passes per image: one for each time the velocity is taken at, two where guidance is on."""
-    return sum(1 + _is_guided(sampling, t) for t in _evaluation_times(sampling))
+    return sum(1 + is_guided(sampling, t) for t in evaluation_times(sampling))
 
 
 def nfe_label(sampling: Sampling) -> str:
     """The paper's way to write it: `100x2` for 100 velocities with guidance, `100` without."""
-    count = len(_evaluation_times(sampling))
+    count = len(evaluation_times(sampling))
     return f"{count}x2" if sampling.cfg_scale > 1 else f"{count}"
 
 
 @torch.inference_mode()
 def sample(model: nn.Module, x_0: Tensor, y: Tensor, sampling: Sampling, null_class: int) -> Tensor:
-    """Integrate the velocity from noise (t = 0) to data (t = 1) on a uniform grid.
+    """Draw images, from noise (t = 0) to data (t = 1); `dip.sampling.fast` does the same faster.
 
     Args:
         model: Velocity network, called as `model(x_t, t, y)`.
@@ -48,13 +48,40 @@ def sample(model: nn.Module, x_0: Tensor, y: Tensor, sampling: Sampling, null_cl
     null = torch.full_like(y, null_class)
 
     def velocity(x_t: Tensor, t: float) -> Tensor:
-        if not _is_guided(sampling, t):
+        if not is_guided(sampling, t):
             return model(x_t, _batched(t, len(y), x_t), y).float()
         both = model(torch.cat([x_t, x_t]), _batched(t, 2 * len(y), x_t), torch.cat([y, null]))
-        conditional, unconditional = both.float().chunk(2)
-        return unconditional + sampling.cfg_scale * (conditional - unconditional)
+        return guided(both, sampling.cfg_scale)
 
+    return integrate(velocity, x_0, sampling)
+
+
+def integrate(velocity: Velocity, x_0: Tensor, sampling: Sampling) -> Tensor:
+    """Integrate a velocity from t = 0 to t = 1 on a uniform grid.
+
+    Args:
+        velocity: Of x_t of shape (B, C, H, W) at t, taken at `evaluation_times` in their order.
+        x_0: Noise, float32, shape (B, C, H, W).
+        sampling: Solver and steps.
+
+    Returns:
+        Shape (B, C, H, W), float32.
+    """
     return _SOLVERS[sampling.solver](velocity, x_0, _times(sampling.num_steps))
+
+
+def guided(both: Tensor, cfg_scale: float) -> Tensor:
+    """Classifier-free guidance v_null + w (v_y - v_null).
+
+    Args:
+        both: Conditional velocities, then unconditional ones, shape (2 B, C, H, W).
+        cfg_scale: w.
+
+    Returns:
+        Shape (B, C, H, W), float32.
+    """
+    conditional, unconditional = both.float().chunk(2)
+    return unconditional + cfg_scale * (conditional - unconditional)
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -95,13 +122,14 @@ def _times(num_steps: int) -> list[float]:
     return [step / num_steps for step in range(num_steps + 1)]
 
 
-def _evaluation_times(sampling: Sampling) -> list[float]:
-    """Where the solver takes the velocity."""
+def evaluation_times(sampling: Sampling) -> list[float]:
+    """Where the solver takes the velocity, in order; Heun's comes to the inner times of the grid twice."""
     times = _times(sampling.num_steps)
-    return times[:-1] + times[1:] if sampling.solver == "heun" else times[:-1]
+    return [t for step in pairwise(times) for t in step] if sampling.solver == "heun" else times[:-1]
 
 
-def _is_guided(sampling: Sampling, t: float) -> bool:
+def is_guided(sampling: Sampling, t: float) -> bool:
+    """Whether the velocity at t takes the unconditional pass too."""
     low, high = sampling.cfg_interval
     return sampling.cfg_scale != 1 and low <= t <= high
 

@@ -21,6 +21,7 @@ from dip.evaluation.images import open_images, source_deviations
 from dip.evaluation.inception_score import inception_score
 from dip.evaluation.manifold import precision_recall
 from dip.evaluation.npz import Reference, load_reference, write_npz
+from dip.evaluation.patch_grid import patch_grid
 from dip.files import sha256
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def evaluate(
     is_chunk_size: int = PROTOCOL_CHUNK,
     reference_name: str | None = None,
     reference_sha256: str | None = None,
+    patch_size: int | None = None,
     batch_size: int = 64,
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -62,6 +64,7 @@ def evaluate(
             is. Without any of these the name of the file stands in.
         reference_sha256: The checksum that params.yaml gives to the reference. It vouches for a file of the ADM
             release whose checksum is not known here.
+        patch_size: Patch of the model that drew the samples, if it is known.
         batch_size: Images per step of the feature network.
         device: Where features and neighbour distances are computed.
         progress: Whether to show a bar.
@@ -103,6 +106,7 @@ def evaluate(
         "inception_score": inception_score(sample.probabilities, is_chunk_size),
         "precision": precision,
         "recall": recall,
+        "patch_grid": patch_grid(images, reference.images, patch_size) if patch_size is not None else None,
         "num_samples": len(images),
         "protocol_num_samples": PROTOCOL_NUM_SAMPLES,
         "full_protocol": not deviations,

@@ -85,6 +85,7 @@ def evaluate_run(spec: EvaluationSpec, target: RunFolder, work: RunFolder) -> No
         num_samples=spec.num_samples,
         k=spec.evaluation.neighbours,
         is_chunk_size=spec.evaluation.inception_score_chunk,
+        patch_size=spec.model.patch_size,
         **_name_of_file(spec.evaluation),
         device=str(pick_device()),
         progress=True,

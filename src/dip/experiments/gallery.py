@@ -15,7 +15,7 @@ from dip.data.dataset import ImageStore
 from dip.environment import pick_device
 from dip.paths import RunFolder, Store
 from dip.progress import Progress
-from dip.sampling.draw import draw_images, load_model
+from dip.sampling.draw import draw_images, load_sampler
 from dip.schema import Gallery, Params, SamplingSpec
 
 _DPI = 300  # dots per inch at which a pixel of an image is a dot
@@ -43,13 +43,12 @@ def run(settings: Gallery, params: Params) -> dict[str, NDArray]:
     check_names(settings.classes, ImageStore(Store.of(chosen.dataset_name)).class_names)
     sampling = chosen.sampling.model_copy(update={"cfg_scale": settings.cfg_scale, "seed": settings.seed})
     spec = chosen.part(SamplingSpec).model_copy(update={"sampling": sampling})
-    device = pick_device()
-    model = load_model(spec, RunFolder.of(chosen.study, chosen.name).weights(chosen), device)
+    sampler = load_sampler(spec, RunFolder.of(chosen.study, chosen.name).weights(chosen), pick_device())
     images = []
     with Progress("gallery", total=len(settings.classes) * settings.num_samples, unit="image") as progress:
         for label in settings.classes:
             counters = ((label, place) for place in range(settings.num_samples))
-            images.append(draw_images(model, spec, np.full(settings.num_samples, label), counters, device))
+            images.append(draw_images(sampler, spec, np.full(settings.num_samples, label), counters))
             progress.advance(settings.num_samples)
     return {"images": np.stack(images)}
 

@@ -10,7 +10,8 @@ Shapes: B batch, K points of an image, D hidden size, V inputs (patch, image), R
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import numpy as np
 import seaborn as sns
@@ -161,8 +162,8 @@ class ToyDiP(nn.Module):
         points = x_t[:, :, 0].transpose(1, 2)  # (B, K, 2)
         condition = F.silu(self.t_embedder(t))[:, None]  # (B, 1, D)
         tokens = self.x_embedder(points)
-        for block in self.blocks:
-            tokens = block(tokens, condition, self.rope)
+        for block in cast("Iterable[DiTBlock]", self.blocks):
+            tokens = block(tokens, block.adaLN_modulation(condition), self.rope)
         seen = points[:, self.order].flatten(2) if self.sees_image else points  # (B, K, 2 K) or (B, K, 2)
         hidden = torch.cat([tokens, seen], dim=-1)
         for layer in self.head[:-1]:

@@ -22,8 +22,6 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from dip.data.crop import box_reduce
 from dip.data.photographs import Pixels, load_photograph
@@ -32,11 +30,13 @@ from dip.diffusion.objective import velocity_loss
 from dip.diffusion.sampler import sample, to_uint8
 from dip.environment import pick_device
 from dip.model import DiP, build_model
+from dip.precision import autocast
 from dip.progress import Progress
 from dip.random import Stream, noise
 from dip.reporting.style import COLUMN_INCHES, MARKERS
 from dip.schema import Overfit, Params, Run, Sampling, Training
 from dip.training.ema import EMA
+from dip.training.optimization import make_optimizer, set_learning_rate
 
 
 def run(settings: Overfit, params: Params) -> dict[str, NDArray[Any]]:
@@ -99,9 +99,12 @@ def crop_photograph(settings: Overfit) -> Pixels:
 
 def _training_of(settings: Overfit, chosen: Run, learning_rate: float) -> Training:
     """The run's optimiser, EMA, times and precision, on one image that is never flipped and always has its label."""
+    # ASSUMPTION: half a cosine without warm-up, and the label is never dropped; the paper says neither of Figure 3.
     return chosen.training.model_copy(
         update={
             "learning_rate": learning_rate,
+            "schedule": "cosine",
+            "warmup_steps": 0,
             "batch_size": settings.batch_size,
             "label_dropout": 0.0,
             "alignment": None,
@@ -123,13 +126,11 @@ def _learn(chosen: Run, training: Training, photograph: Pixels, num_steps: int) 
     x_1 = torch.from_numpy(photograph).to(device).permute(2, 0, 1).float() / 127.5 - 1
     x_1 = x_1.expand(training.batch_size, -1, -1, -1)  # (B, 3, S, S)
     y = torch.zeros(training.batch_size, dtype=torch.int64, device=device)
-    optimizer = _optimizer(model, training)
-    # ASSUMPTION: half a cosine without warm-up, and the label is never dropped; the paper says neither of Figure 3.
-    schedule = CosineAnnealingLR(optimizer, num_steps)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16")
+    optimizer = make_optimizer(model, training)
     for step in range(num_steps):
+        set_learning_rate(optimizer, training, step, num_steps)
         path, labels = draw_step(x_1, y, training, step=step, null_class=1)
-        with autocast:
+        with autocast(training.precision, device):
             loss = velocity_loss(model(path.x_t, path.t, labels), path.v)
         if not torch.isfinite(loss):
             raise RuntimeError(
@@ -138,25 +139,10 @@ def _learn(chosen: Run, training: Training, photograph: Pixels, num_steps: int) 
             )
         loss.backward()
         optimizer.step()
-        schedule.step()
         optimizer.zero_grad(set_to_none=True)
         ema.update(model)
         averaged.load_state_dict(ema.shadow)
         yield step + 1, averaged
-
-
-def _optimizer(model: DiP, training: Training) -> AdamW:
-    """AdamW with the run's multiple of the learning rate for the head."""
-    head = list(model.head_parameters())
-    in_head = {id(parameter) for parameter in head}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in in_head]
-    groups = [(rest, 1.0), (head, training.head_learning_rate_scale)]
-    return AdamW(
-        [{"params": group, "lr": training.learning_rate * scale} for group, scale in groups if group],
-        betas=training.betas,
-        weight_decay=training.weight_decay,
-        fused=True,
-    )
 
 
 def _draw_samples(model: DiP, sampling: Sampling, settings: Overfit) -> NDArray[np.uint8]:
@@ -166,8 +152,7 @@ def _draw_samples(model: DiP, sampling: Sampling, settings: Overfit) -> NDArray[
     counters = ((index,) for index in range(settings.num_samples))
     x_0: Tensor = noise(settings.seed, Stream.SAMPLING_NOISE, counters, shape, torch.device("cpu")).to(device)
     y = torch.zeros(settings.num_samples, dtype=torch.int64, device=device)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=sampling.precision == "bf16")
-    with autocast:
+    with autocast(sampling.precision, device):
         x = sample(model, x_0, y, sampling.model_copy(update={"cfg_scale": 1.0}), null_class=1)
     return to_uint8(x).cpu().numpy()
 

@@ -236,21 +236,24 @@ def write_curves(log: Path, curves: Path) -> None:
 
 
 def publish_milestone(spec: MilestoneSpec, target: RunFolder) -> None:
-    """Copy the weights that a training kept at an epoch to the folder of the run that names them.
+    """Copy weights that a training kept beside its result to the folder of the run that names them.
 
     Raises:
-        ValueError: The run names no epoch of another, the training kept none, or its work folder is gone.
+        ValueError: The run names none, the training kept none, or its work folder is gone.
     """
     from dip.training.loop import milestone_path
 
-    if spec.checkpoint is None or spec.checkpoint.epoch is None:
-        raise ValueError(f"{target.folder}: the run takes no milestone (no checkpoint.epoch in params.yaml)")
+    if spec.checkpoint is None or not spec.is_milestone:
+        raise ValueError(
+            f"{target.folder}: the run takes no milestone (params.yaml gives it no checkpoint with an earlier epoch or "
+            "another ema_decay)"
+        )
     work = _training_folder(spec.checkpoint.run, spec.part(TrainingSpec))
-    source = milestone_path(work, spec.checkpoint.epoch)
+    source = milestone_path(work, spec.training, spec.epochs, spec.ema_decay)
     if not source.exists():
         raise ValueError(
-            f"{source}: the weights of epoch {spec.checkpoint.epoch} are gone; train '{spec.checkpoint.run}' again "
-            "(remove its model.safetensors and its folder in work/)"
+            f"{source}: the weights of epoch {spec.epochs} and EMA decay {spec.ema_decay} are gone; train "
+            f"'{spec.checkpoint.run}' again (remove its model.safetensors and its folder in work/)"
         )
     atomic_copy(source, target.model)
 

@@ -5,8 +5,8 @@ Shapes: B batch, H x W image, P patch side, N = HW / P^2 patches, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,6 +39,20 @@ HEADS: dict[str, type[PatchDetailerHead]] = {
     "coordinate": CoordinateHead,
 }
 """Heads by their names in params.yaml."""
+
+
+class Conditioning(NamedTuple):
+    """All that times and labels tell the model; it does not depend on the image.
+
+    Attributes:
+        t_emb: Timestep embedding, shape (B, D).
+        blocks: Modulation of every block, shape (B, 1, 6 D) each; stacked or not.
+        final: Modulation of the final layer, shape (B, 1, 2 D); None for a model that ends with a head.
+    """
+
+    t_emb: Tensor
+    blocks: Sequence[Tensor] | Tensor
+    final: Tensor | None
 
 
 class DiP(nn.Module):
@@ -99,22 +113,36 @@ class DiP(nn.Module):
             ValueError: A shape does not fit, or there is no such block.
         """
         self._check(x_t, t, y, tokens_after)
-        patches = patchify(x_t, self.patch_size)  # (B, N, 3 P^2)
+        return self.denoise(x_t, self.conditioning(t, y), tokens_after=tokens_after)
+
+    def conditioning(self, t: Tensor, y: Tensor) -> Conditioning:
+        """What `denoise` needs to know of times and labels; arguments as in `forward`."""
         t_emb = self.t_embedder(t)  # (B, D)
         condition = F.silu(t_emb + self.y_embedder(y))[:, None]  # (B, 1, D)
+        return Conditioning(
+            t_emb,
+            [block.adaLN_modulation(condition) for block in cast("Iterable[DiTBlock]", self.blocks)],
+            None if self.final_layer is None else self.final_layer.adaLN_modulation(condition),
+        )
+
+    def denoise(
+        self, x_t: Tensor, conditioning: Conditioning, *, tokens_after: int | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Predict the velocity from images and what `conditioning` returned; the rest as in `forward`."""
+        patches = patchify(x_t, self.patch_size)  # (B, N, 3 P^2)
         tokens = self.x_embedder(patches)  # (B, N, D)
         wanted = tokens
-        for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, condition, self.rope)
+        for number, (block, modulation) in enumerate(zip(self.blocks, conditioning.blocks, strict=True), start=1):
+            tokens = block(tokens, modulation, self.rope)
             if number == tokens_after:
                 wanted = tokens
             if self.intermediate is not None and number == self.intermediate_block:
-                tokens = self.intermediate(patches, tokens, t_emb)
+                tokens = self.intermediate(patches, tokens, conditioning.t_emb)
         if self.head is not None:
-            output = self.head(patches, tokens, t_emb)  # (B, N, 3 P^2)
+            output = self.head(patches, tokens, conditioning.t_emb)  # (B, N, 3 P^2)
         else:
             assert self.final_layer is not None
-            output = self.final_layer(tokens, condition)  # (B, N, 3 P^2)
+            output = self.final_layer(tokens, conditioning.final)  # (B, N, 3 P^2)
         v = unpatchify(output, self.patch_size, self.grid_size)
         return v if tokens_after is None else (v, wanted)
 

@@ -50,20 +50,18 @@ class DiTBlock(nn.Module):
         self.mlp = SwiGLU(hidden_size)
         self.adaLN_modulation = nn.Linear(hidden_size, 6 * hidden_size)
 
-    def forward(self, x: Tensor, condition: Tensor, rope: RotaryEmbedding2D) -> Tensor:
+    def forward(self, x: Tensor, modulation: Tensor, rope: RotaryEmbedding2D) -> Tensor:
         """One block.
 
         Args:
             x: Tokens, shape (B, N, D).
-            condition: SiLU(t_emb + y_emb), shape (B, 1, D).
+            modulation: What `adaLN_modulation` makes of SiLU(t_emb + y_emb), shape (B, 1, 6 D).
             rope: Positions of the N tokens.
 
         Returns:
             Tokens, shape (B, N, D).
         """
-        shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(condition).chunk(
-            6, dim=-1
-        )  # each (B, 1, D)
+        shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, dim=-1)  # (B, 1, D) each
         x = x + gate_msa * self.attn(modulate(self.norm1(x), shift_msa, scale_msa), rope)
         return x + gate_mlp * self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
 
@@ -77,9 +75,9 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(hidden_size, CHANNELS * patch_size**2)
         self.adaLN_modulation = nn.Linear(hidden_size, 2 * hidden_size)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Map tokens (B, N, D) and the condition (B, 1, D) to patches (B, N, 3 P^2)."""
-        shift, scale = self.adaLN_modulation(condition).chunk(2, dim=-1)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """Map tokens (B, N, D) and what `adaLN_modulation` puts out, (B, 1, 2 D), to patches (B, N, 3 P^2)."""
+        shift, scale = modulation.chunk(2, dim=-1)
         return self.linear(modulate(self.norm_final(x), shift, scale))
 
 

@@ -20,6 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dip.model.backbone import CHANNELS, patchify, unpatchify
+from dip.model.convolution import PatchConv
 from dip.model.head import PatchDetailerHead
 
 if TYPE_CHECKING:
@@ -63,12 +64,10 @@ class UNetHead(PatchDetailerHead):
         channels = [width * 2**stage for stage in range(depth)]  # 64, 128, 256, 512
         inputs = [CHANNELS, *channels[:-1]]
         outputs = [width, *channels[:-1]]  # 64, 64, 128, 256, used from last to first
-        self.down = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(inputs, channels, strict=True)
-        )
+        self.down = nn.ModuleList(PatchConv(before, after) for before, after in zip(inputs, channels, strict=True))
         self.bottleneck = nn.Conv2d(channels[-1] + hidden_size, channels[-1], 1)
         self.up = nn.ModuleList(
-            nn.Conv2d(2 * before, after, 3, padding=1)
+            PatchConv(before, after, below=before)
             for before, after in zip(reversed(channels), reversed(outputs), strict=True)
         )
         self.output = nn.Conv2d(width, CHANNELS, 1)
@@ -105,18 +104,16 @@ class UNetHead(PatchDetailerHead):
         Returns:
             Shape (b, 3, n P, m P).
         """
+        x = x.contiguous(memory_format=torch.channels_last)
         skips = []
         for conv in self.down:
             x = F.silu(conv(x))
             skips.append(x)
-            x = F.avg_pool2d(x, 2)
+            x = F.avg_pool2d(x, 2)  # ASSUMPTION: average pooling; the paper only says "pooling layer"
         # A patch that is still wider than one pixel here (P = 32: 2 x 2) has its token repeated over it.
         if self.bottleneck_size > 1:
             context = F.interpolate(context, scale_factor=float(self.bottleneck_size), mode="nearest")
         x = F.silu(self.bottleneck(torch.cat([x, context], dim=1)))
         for conv in self.up:
-            # ASSUMPTION: nearest-neighbour upsampling, and average pooling above. The paper names neither,
-            # and as they have no parameters the counts cannot tell.
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = F.silu(conv(torch.cat([x, skips.pop()], dim=1)))
+            x = F.silu(conv(skips.pop(), below=x))
         return self.output(x)

@@ -136,7 +136,7 @@ class Pipeline:
         for name, run in params.runs.items():
             if run.checkpoint is None:
                 yield self.find("train", name)
-            elif takes_milestone(run):
+            elif run.is_milestone:
                 yield self.find("milestone", name)
             yield from (self.find(rule, name) for rule in ("sample", "latency", "evaluate"))
         for study in params.studies:
@@ -328,11 +328,6 @@ def keys_of_run(run: str, part: type[TrainingSpec]) -> list[str]:
 def training_of(run: Run) -> str:
     """Name of the run whose training gave the weights."""
     return run.checkpoint.run if run.checkpoint else run.name
-
-
-def takes_milestone(run: Run) -> bool:
-    """Whether the run's weights are those of an epoch before the last of another run's training."""
-    return run.checkpoint is not None and run.checkpoint.epoch not in (None, run.training.epochs)
 
 
 def starting_weights(run: Run) -> tuple[Path, ...]:

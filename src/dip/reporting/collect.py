@@ -140,10 +140,11 @@ def _point(run: Run) -> dict[str, Any]:
             point.update(latency_seconds=latency["latency_seconds"], device=latency["device"])
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"run '{run.name}' has no usable results ({error}); remove its folder and run again") from None
+    point.update(point.pop("patch_grid", None) or {})
     model, dataset = run.model, run.dataset
     point["patch_size"] = model.patch_size
     point["cfg_scale"], point["num_steps"] = run.sampling.cfg_scale, run.sampling.num_steps
-    point["ema_decay"] = run.training.ema_decay
+    point["ema_decay"] = run.ema_decay
     point["gflops"] = forward_gflops(
         lambda: build_model(model, dataset.image_size, dataset.num_classes), dataset.image_size
     )

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dip.model.convolution import set_plain
+
 
 def forward_gflops(build: Callable[[], nn.Module], image_size: int) -> float:
     """Count the operations of one forward pass on one image.
@@ -34,6 +36,7 @@ def forward_gflops(build: Callable[[], nn.Module], image_size: int) -> float:
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
     with torch.device("meta"):
         model = build().eval()
+        set_plain(model, plain=True)  # as the paper and the peers count
         x_t = torch.zeros(1, 3, image_size, image_size)  # (B, 3, H, W)
         t = torch.zeros(1)  # (B,)
         y = torch.zeros(1, dtype=torch.int64)  # (B,)

@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,29 +23,32 @@ from dip.reporting.style import COLUMN_INCHES, MARKERS, house_style, save_figure
 @dataclass(frozen=True)
 class _Quantity:
     label: str
-    log2: bool = False  # a setting that is doubled from point to point
+    scale: Literal["linear", "log2", "decay"] = "linear"  # log2: a setting that is doubled from point to point
     is_metric: bool = False  # measured by an evaluator on samples
     is_time: bool = False  # depends on the device
 
 
 _QUANTITIES = {
     "head.depth": _Quantity("Head depth (stages)"),
-    "head.width": _Quantity("Head width (channels)", log2=True),
-    "patch_size": _Quantity("Patch size (pixels)", log2=True),
+    "head.width": _Quantity("Head width (channels)", scale="log2"),
+    "patch_size": _Quantity("Patch size (pixels)", scale="log2"),
     "cfg_scale": _Quantity("Guidance scale"),
     "num_steps": _Quantity("Solver steps"),
-    "ema_decay": _Quantity("EMA decay"),
+    "ema_decay": _Quantity("EMA decay", scale="decay"),
     "fid": _Quantity("FID ↓", is_metric=True),
     "sfid": _Quantity("sFID ↓", is_metric=True),
     "inception_score": _Quantity("IS ↑", is_metric=True),
     "precision": _Quantity("Precision ↑", is_metric=True),
     "recall": _Quantity("Recall ↑", is_metric=True),
+    "seams": _Quantity("Seams (none: 1)", is_metric=True),
+    "period": _Quantity("Patch period (none: 1)", is_metric=True),
     "gflops": _Quantity("GFLOP/pass ↓"),
     "latency_seconds": _Quantity("Seconds/image ↓", is_time=True),
     "training_hours": _Quantity("Training hours ↓", is_time=True),
 }
 _ROW_INCHES = 1.4
 _LINE_INCHES = 0.125
+_TICK_CHARACTERS = 20  # that fit below a panel
 
 # A run's values by quantity, for example the content of its metrics.json with "patch_size" and "gflops" added.
 # A metric needs "feature_extractor" and "num_samples" beside it, a time may have "device"; "note" says what is
@@ -150,7 +154,7 @@ def _check(panel: Panel) -> None:
                     raise ValueError(
                         f"{where}, series '{label}': {quantity} should be a finite number, it is {value!r}"
                     )
-                if _QUANTITIES[quantity].log2 and value <= 0:
+                if _QUANTITIES[quantity].scale == "log2" and value <= 0:
                     raise ValueError(f"{where}, series '{label}': {quantity} must be above 0, it is {value}")
             if _QUANTITIES[panel.y].is_metric and not {"feature_extractor", "num_samples"} <= point.keys():
                 raise ValueError(
@@ -186,22 +190,29 @@ def _draw(panel: Panel, ax: Axes, styles: Styles, notes: dict[str, str]) -> None
     ax.set_xlabel(_QUANTITIES[panel.x].label)
     ax.set_ylabel(_QUANTITIES[panel.y].label)
     all_points = [point for points in panel.series.values() for point in points]
-    _set_x_axis(ax, sorted({point[panel.x] for point in all_points}), log2=_QUANTITIES[panel.x].log2)
+    _set_x_axis(ax, sorted({point[panel.x] for point in all_points}), _QUANTITIES[panel.x].scale)
     _set_y_axis(ax, [point[panel.y] for point in all_points])
     sns.despine(ax=ax)
 
 
-def _set_x_axis(ax: Axes, values: list[float], *, log2: bool) -> None:
+def _set_x_axis(ax: Axes, values: list[float], scale: str) -> None:
     """Ticks at the values that were run."""
-    if log2:
+    if scale == "log2":
         ax.set_xscale("log", base=2)
         ax.set_xlim(values[0] / 1.25, values[-1] * 1.25)
+    elif scale == "decay":
+        # Equal steps for equal factors of 1 / (1 - decay), the steps that an average reaches back.
+        ax.set_xscale("function", functions=(lambda d: -np.log(np.maximum(1 - d, 1e-12)), lambda y: 1 - np.exp(-y)))
+        factor = max(1.25, ((1 - values[0]) / (1 - values[-1])) ** 0.15)
+        ax.set_xlim(1 - (1 - values[0]) * factor, 1 - (1 - values[-1]) / factor)
     else:
         margin = 0.15 * (values[-1] - values[0]) or 0.3
         ax.set_xlim(values[0] - margin, values[-1] + margin)
     ax.xaxis.set_major_locator(FixedLocator(values))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(_plain))
+    if sum(len(_plain(value)) for value in values) > _TICK_CHARACTERS:
+        ax.tick_params(axis="x", labelrotation=30)
 
 
 def _set_y_axis(ax: Axes, values: list[float]) -> None:
@@ -222,7 +233,7 @@ def _set_y_axis(ax: Axes, values: list[float]) -> None:
 
 
 def _plain(value: float, _position: int | None = None) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
 
 
 def _origins(panels: Sequence[Panel]) -> str:

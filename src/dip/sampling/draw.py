@@ -1,4 +1,4 @@
-"""One batch of samples: labels, noise and model in, uint8 images out.
+"""One batch of samples: labels and noise in, uint8 images out.
 
 B batch, C channels, H x W image.
 """
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from dip.diffusion.sampler import sample, to_uint8
+from dip.diffusion.sampler import to_uint8
 from dip.model import build_model
 from dip.random import Stream, hashed, noise
+from dip.sampling.fast import FastSampler
 from dip.schema import SamplingSpec, SolverSpec
 from dip.training.checkpoint import load_weights
 
@@ -37,36 +37,32 @@ def sample_labels(kind: str, num_samples: int, num_classes: int, seed: int) -> N
     return (index % num_classes)[np.argsort(hashed(seed, 1, index), kind="stable")]
 
 
-def load_model(spec: SolverSpec, weights: Path, device: torch.device) -> nn.Module:
-    """The run's model with its weights, in evaluation mode; errors as in `load_weights`."""
-    model = build_model(spec.model, spec.dataset.image_size, spec.dataset.num_classes).to(device).eval()
+def load_sampler(spec: SolverSpec, weights: Path, device: torch.device, *, speed: str | None = None) -> FastSampler:
+    """The run's model with its weights, ready to sample; errors as in `load_weights` and `FastSampler`."""
+    model = build_model(spec.model, spec.dataset.image_size, spec.dataset.num_classes).to(device)
     load_weights(weights, model)
-    return model
+    return FastSampler(model, spec.sampling, speed=speed)
 
 
 def draw_images(
-    model: nn.Module,
+    sampler: FastSampler,
     spec: SamplingSpec,
     labels: NDArray[np.int64],
     counters: Iterable[tuple[int, ...]],
-    device: torch.device,
 ) -> NDArray[np.uint8]:
     """One batch of images.
 
     Args:
-        model: On the device, in evaluation mode.
-        spec: Solver and guidance, and the size of the images.
+        sampler: Model, solver and guidance.
+        spec: Size of the images and seed.
         labels: Shape (B,).
         counters: Which noise each image starts from; the same counters, the same noise.
-        device: Where it is computed.
 
     Returns:
         uint8, shape (B, H, W, 3).
     """
-    side, sampling = spec.dataset.image_size, spec.sampling
+    side = spec.dataset.image_size
     # Noise comes from the CPU, so that every device starts from the same.
-    x_0 = noise(sampling.seed, Stream.SAMPLING_NOISE, counters, (3, side, side), torch.device("cpu"))
-    y = torch.from_numpy(labels).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=sampling.precision == "bf16"):
-        x = sample(model, x_0.to(device), y, sampling, null_class=spec.dataset.num_classes)
+    x_0 = noise(spec.sampling.seed, Stream.SAMPLING_NOISE, counters, (3, side, side), torch.device("cpu"))
+    x = sampler(x_0.to(sampler.device), torch.from_numpy(labels).to(sampler.device))
     return to_uint8(x).cpu().numpy()

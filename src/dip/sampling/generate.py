@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from dip.data.dataset import ImageStore
 from dip.diffusion.sampler import nfe_label, num_function_evaluations
 from dip.environment import describe_environment
 from dip.files import atomic_write, write_json
 from dip.paths import RunFolder, Store
-from dip.sampling.draw import load_model
+from dip.sampling.draw import load_sampler
 from dip.sampling.workers import Work, device_of, make_shards, progress_of
 from dip.schema import SamplingSpec
 from dip.training.distributed import Place
@@ -38,6 +38,7 @@ def sample_run(
     *,
     batch_size: int = 128,
     shard_size: int = SHARD_SIZE,
+    speed: str | None = None,
     join: bool = False,
 ) -> None:
     """Write `samples.npz` (`arr_0`, uint8, NHWC), a labelled grid, and the settings beside them.
@@ -51,6 +52,7 @@ def sample_run(
         weights: EMA weights.
         target: The run's folder.
         batch_size: Images at a time; it changes no image beyond rounding.
+        speed: As `FastSampler` takes it; it changes no image beyond rounding.
         shard_size: Images of a shard, rounded up to whole batches; a kill loses no more than those.
         join: Only make shards of a sampling that another call began, and leave the rest to it.
 
@@ -61,15 +63,15 @@ def sample_run(
     place = Place.of(os.environ)
     device = device_of(place.local_rank)
     class_names = ImageStore(Store.of(spec.dataset_name)).class_names
-    model = load_model(spec, weights, device)  # before anything is written
-    work = Work.of(spec, weights, target, batch_size, shard_size, device)
+    sampler = load_sampler(spec, weights, device, speed=speed)  # before anything is written
+    work = Work.of(spec, weights, target, batch_size, shard_size, device, sampler.speed)
     if join and not work.shards.folder.exists():
         raise ValueError(f"{work.shards.folder}: no such folder, so there is no sampling to join; call without --join")
     first = place.rank == 0 and not join
     if not first and target.samples.exists():
         return  # this process came so late that the others have done it all
     with progress_of(work) if first else contextlib.nullcontext() as progress:
-        make_shards(work, model, place.rank / place.size, wait=first, progress=progress)
+        make_shards(work, sampler, place.rank / place.size, wait=first, progress=progress)
     if first:
         _merge(work, class_names)
 
@@ -88,10 +90,11 @@ def sample_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], class_name
     rows = [label for label in range(len(class_names)) if (labels == label).any()][:_GRID_CLASSES]
     size = (margin + _GRID_COLUMNS * (cell + gap), len(rows) * (cell + gap) + gap)
     grid = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(grid)
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=12)
     for row, label in enumerate(rows):
         top = gap + row * (cell + gap)
-        draw.text((6, top + cell // 2 - 6), class_names[label][:24], fill="black")
+        name = class_names[label].replace("_", " ")[:24]
+        draw.text((6, top + cell // 2), name, fill="black", font=font, anchor="lm")
         for column, pixels in enumerate(images[labels == label][:_GRID_COLUMNS]):
             image = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.NEAREST)
             grid.paste(image, (margin + column * (cell + gap), top))
@@ -135,10 +138,12 @@ def _settings(work: Work) -> dict[str, object]:
         "weights": {
             "sha256": work.weights_sha256,
             "average": "ema",
-            "ema_decay": spec.training.ema_decay,
+            "ema_decay": spec.ema_decay,
             "epochs": spec.epochs,
         },
         "batch_size": work.batch_size,
         "devices": work.shards.devices(),
+        "dtype": work.dtype,
+        "speed": work.speed,
         "versions": describe_environment(),
     }

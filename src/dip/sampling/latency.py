@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from dip.diffusion.sampler import nfe_label, num_function_evaluations, sample
+from dip.diffusion.sampler import nfe_label, num_function_evaluations
 from dip.environment import describe_environment, device_name, pick_device
 from dip.files import write_json
-from dip.sampling.draw import load_model
-from dip.schema import Sampling, SolverSpec
+from dip.precision import dtype_name
+from dip.sampling.draw import load_sampler
+from dip.schema import SolverSpec
 
 _log = logging.getLogger(__name__)
 _GAIN = 1.05  # images a second that a larger batch must give, times those of the best one
@@ -26,7 +27,13 @@ _LARGEST_BATCH = 1024
 
 
 def measure_latency(
-    spec: SolverSpec, weights: Path, target: Path, *, repeats: int = 5, search_seconds: float = 300
+    spec: SolverSpec,
+    weights: Path,
+    target: Path,
+    *,
+    repeats: int = 5,
+    search_seconds: float = 300,
+    speed: str | None = None,
 ) -> None:
     """Write the median time of one image after one warm-up, its spread, and images a second at the best batch.
 
@@ -39,18 +46,18 @@ def measure_latency(
         target: JSON file to write.
         repeats: Images timed, one after the other.
         search_seconds: After so long no larger batch is tried.
+        speed: As `FastSampler` takes it.
     """
     device = pick_device()
     dataset, sampling = spec.dataset, spec.sampling
-    model = load_model(spec, weights, device)
+    sampler = load_sampler(spec, weights, device, speed=speed)
 
-    def draw(batch_size: int, sampling: Sampling = spec.sampling) -> float:
+    def draw(batch_size: int, num_steps: int | None = None) -> float:
         """Seconds for a batch of images."""
         x_0 = torch.randn(batch_size, 3, dataset.image_size, dataset.image_size, device=device)
         y = torch.zeros(batch_size, dtype=torch.int64, device=device)
         start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=sampling.precision == "bf16"):
-            sample(model, x_0, y, sampling, null_class=dataset.num_classes)
+        sampler(x_0, y, num_steps=num_steps)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
@@ -58,10 +65,9 @@ def measure_latency(
     draw(1)
     timed = np.array([draw(1) for _ in range(repeats)])
     latency, memory = float(np.median(timed)), _peak_memory(device)
-    one_step = sampling.model_copy(update={"num_steps": 1})
 
     def draw_warm(batch_size: int) -> float:
-        draw(batch_size, one_step)
+        draw(batch_size, num_steps=2)  # the second lies in most intervals of guidance
         return draw(batch_size)
 
     content = {
@@ -76,7 +82,8 @@ def measure_latency(
         "num_function_evaluations": num_function_evaluations(sampling),
         "device": device_name(device),
         "num_threads": torch.get_num_threads(),
-        "dtype": sampling.precision,
+        "speed": sampler.speed,
+        "dtype": dtype_name(sampling.precision, device),
         "versions": describe_environment(),
     }
     write_json(target, content)

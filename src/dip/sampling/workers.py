@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from dip.environment import device_name, pick_device
 from dip.files import sha256
 from dip.paths import RunFolder
+from dip.precision import dtype_name
 from dip.progress import Progress
 from dip.sampling.draw import draw_images, sample_labels
+from dip.sampling.fast import FastSampler
 from dip.sampling.shards import Shards
 from dip.schema import SamplingSpec
 
@@ -38,6 +39,8 @@ class Work:
     weights_sha256: str
     target: RunFolder
     batch_size: int
+    speed: str
+    dtype: str
     shards: Shards
 
     @classmethod
@@ -49,16 +52,17 @@ class Work:
         batch_size: int,
         shard_size: int,
         device: torch.device,
+        speed: str,
     ) -> Work:
-        """Shards of other weights, settings, batches or kinds of device lie in another folder."""
+        """Shards of other weights, settings, batches, dtypes, speeds or kinds of device lie in another folder."""
         if batch_size < 1 or shard_size < 1:
             raise ValueError(f"batch_size and shard_size should be 1 or more, they are {batch_size} and {shard_size}")
         size = batch_size * -(-shard_size // batch_size)
-        checksum = sha256(weights)
-        made_by = json.dumps([json.loads(spec.canonical()), checksum, batch_size, size, device.type])
+        checksum, dtype = sha256(weights), dtype_name(spec.sampling.precision, device)
+        made_by = json.dumps([json.loads(spec.canonical()), checksum, batch_size, size, device.type, dtype, speed])
         folder = target.folder / f"shards-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}"
         shards = Shards(folder, spec.num_samples, size, spec.dataset.image_size)
-        return cls(spec, weights, checksum, target, batch_size, shards)
+        return cls(spec, weights, checksum, target, batch_size, speed, dtype, shards)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -66,28 +70,30 @@ class Work:
         return sample_labels(sampling.labels, self.spec.num_samples, self.spec.dataset.num_classes, sampling.seed)
 
 
-def make_shards(work: Work, model: nn.Module, place: float, *, wait: bool, progress: Progress | None = None) -> None:
+def make_shards(
+    work: Work, sampler: FastSampler, place: float, *, wait: bool, progress: Progress | None = None
+) -> None:
     """Make shards until all are made or held by others.
 
     Args:
         work: What is sampled.
-        model: On its device.
+        sampler: Model, solver and guidance.
         place: Where among the shards to begin, in [0, 1), so that processes begin far from each other.
         wait: Whether to stay until all shards are there, and make those whose process died.
         progress: A bar that counts all samples.
     """
-    shards, labels, device = work.shards, work.labels, next(model.parameters()).device
+    shards, labels = work.shards, work.labels
     shown = shards.num_made()
     while shards.missing():
         with shards.claim(int(place * len(shards))) as shard:
             if shard is not None:
                 images = []
                 for index in _batches(shards.samples(shard), work.batch_size):
-                    images.append(draw_images(model, work.spec, labels[index], ((i,) for i in index), device))
+                    images.append(draw_images(sampler, work.spec, labels[index], ((i,) for i in index)))
                     if progress:
                         progress.advance(len(index))
                         shown += len(index)
-                shards.write(shard, np.concatenate(images), device_name(device))
+                shards.write(shard, np.concatenate(images), device_name(sampler.device))
         if progress and (made := shards.num_made()) > shown:  # by other processes
             progress.advance(made - shown)
             shown = made

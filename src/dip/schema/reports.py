@@ -35,7 +35,7 @@ class Panel(Schema):
 
     title: Text
     x: Literal["head.depth", "head.width", "patch_size", "cfg_scale", "num_steps", "ema_decay"]
-    y: Literal["fid", "sfid", "inception_score", "precision", "recall", "gflops", "latency_seconds"]
+    y: Literal["fid", "sfid", "inception_score", "precision", "recall", "seams", "period", "gflops", "latency_seconds"]
     series: Annotated[dict[Text, Annotated[tuple[Name, ...], Field(min_length=1)]], Field(min_length=1)]
 
 

@@ -46,17 +46,29 @@ class MilestoneSpec(TrainingSpec):
 
     checkpoint: Checkpoint | None = None
 
-
-class SolverSpec(MilestoneSpec):
-    """All that the time for a sample depends on."""
-
-    sampling: Sampling
-
     @property
     def epochs(self) -> int:
         """Epochs of training behind the weights."""
         epoch = self.checkpoint.epoch if self.checkpoint else None
         return epoch or self.training.epochs
+
+    @property
+    def ema_decay(self) -> float:
+        """Decay of the average that the weights are."""
+        decay = self.checkpoint.ema_decay if self.checkpoint else None
+        return self.training.ema_decay if decay is None else decay
+
+    @property
+    def is_milestone(self) -> bool:
+        """Whether the weights are kept beside a training's result: of an earlier epoch or of another average."""
+        ours, result = (self.epochs, self.ema_decay), (self.training.epochs, self.training.ema_decay)
+        return self.checkpoint is not None and ours != result
+
+
+class SolverSpec(MilestoneSpec):
+    """All that the time for a sample depends on."""
+
+    sampling: Sampling
 
 
 class SamplingSpec(SolverSpec):

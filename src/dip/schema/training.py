@@ -8,6 +8,8 @@ from pydantic import Field
 
 from dip.schema.base import Count, Fraction, Name, NonNegative, Positive, Real, Schema, Seed, Text
 
+Decay = Annotated[Real, Field(ge=0, lt=1)]  # of a moving average: what stays of it after a step
+
 
 class LogitNormal(Schema):
     """t = sigmoid(n), n normal."""
@@ -51,12 +53,14 @@ class Training(Schema):
     batch_size: Count  # global, whatever the number of devices
     learning_rate: Positive
     head_learning_rate_scale: Positive = 1.0
-    betas: tuple[Annotated[Real, Field(ge=0, lt=1)], Annotated[Real, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: NonNegative = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "cosine"] = "constant"
     gradient_clip: Positive | None = None
-    ema_decay: Annotated[Real, Field(ge=0, lt=1)] = 0.9999
+    ema_decay: Decay = 0.9999
+    # Further averages, kept for runs that name them. Left out where there are none: such trainings stay what they were.
+    ema_decays: Annotated[tuple[Decay, ...], Field(exclude_if=lambda decays: not decays)] = ()
     label_dropout: Fraction = 0.1
     horizontal_flip: bool = True
     timesteps: Timesteps = LogitNormal(name="logit_normal")
@@ -83,3 +87,4 @@ class Checkpoint(Schema):
 
     run: Name
     epoch: Count | None = None  # one of its milestones; its last epoch if not given
+    ema_decay: Annotated[Decay | None, Field(exclude_if=lambda decay: decay is None)] = None  # its own if not given

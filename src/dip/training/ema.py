@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -12,20 +14,35 @@ class EMA:
     Args:
         model: The model whose floating-point parameters and buffers are followed.
         decay: In [0, 1); the paper has 0.9999.
+        others: Further decays to follow, each by shadow weights of its own: the size of the model once more.
+
+    Attributes:
+        shadows: Shadow weights of every decay.
+        shadow: Those of `decay`.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.shadow: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    def __init__(self, model: nn.Module, decay: float, others: Sequence[float] = ()) -> None:
+        weights = model.state_dict()
+        self.shadows: dict[float, dict[str, Tensor]] = {
+            each: {name: value.detach().clone() for name, value in weights.items()} for each in (decay, *others)
+        }
+        self.shadow = self.shadows[decay]
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the shadow towards the model's weights."""
+        """Move the shadows towards the model's weights."""
         current = model.state_dict()
-        shadow = list(self.shadow.values())
-        torch._foreach_lerp_(shadow, [current[name] for name in self.shadow], 1 - self.decay)
+        weights = [current[name] for name in self.shadow]
+        for decay, shadow in self.shadows.items():
+            torch._foreach_lerp_(list(shadow.values()), weights, 1 - decay)
 
-    def load(self, shadow: dict[str, Tensor]) -> None:
-        """Take over saved shadow weights of the same names and shapes."""
-        for name, value in self.shadow.items():
-            value.copy_(shadow[name])
+    def load(self, shadows: Mapping[float, Mapping[str, Tensor]]) -> None:
+        """Take over saved shadow weights of the same decays, names and shapes."""
+        for decay, shadow in self.shadows.items():
+            for name, value in shadow.items():
+                value.copy_(shadows[decay][name])
+
+    def restart(self, model: nn.Module) -> None:
+        """Begin the averages anew at the model's weights."""
+        weights = model.state_dict()
+        self.load(dict.fromkeys(self.shadows, weights))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dip.diffusion.sampler import sample, to_uint8
+from dip.precision import autocast
 from dip.random import Stream, noise
 from dip.schema import Sampling, TrainingSpec
 from dip.training.state import TrainingState
@@ -108,6 +109,6 @@ def draw_samples(state: TrainingState, spec: TrainingSpec, labels: NDArray[np.in
     counters = ((index,) for index in range(len(labels)))
     x_0 = noise(training.seed, Stream.SAMPLING_NOISE, counters, (3, size, size), torch.device("cpu"))
     y = torch.from_numpy(labels).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+    with autocast(training.precision, device):
         x = sample(_Averaged(state), x_0.to(device), y, _SAMPLING, spec.dataset.num_classes)
     return to_uint8(x).cpu().numpy()

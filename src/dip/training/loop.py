@@ -20,7 +20,8 @@ from dip.diffusion.objective import draw
 from dip.environment import describe_environment, device_name
 from dip.files import atomic_copy, write_json
 from dip.paths import RunFolder, Store
-from dip.schema import TrainingSpec
+from dip.precision import autocast, dtype_name
+from dip.schema import Training, TrainingSpec
 from dip.training.checkpoint import StateFolder, save_weights
 from dip.training.distributed import Agreement, gradients_shared, join, microbatches
 from dip.training.interval import NonFiniteError
@@ -87,7 +88,6 @@ def train(
         objective = group.parallel(Objective(state.model, state.alignment, training))
         if group.size > 1:
             settle(objective, spec.dataset.image_size, group.device)
-        autocast = torch.autocast(group.device.type, torch.bfloat16, enabled=training.precision == "bf16")
         milestones = {epoch * spec.steps_per_epoch: epoch for epoch in training.milestones}
         report = stack.enter_context(Report(spec, state, group, work))
         batches = stack.enter_context(Prefetch(_batches(store, spec, parts, state.step, group.device)))
@@ -101,7 +101,7 @@ def train(
                 null_class = spec.dataset.num_classes
                 path, y = draw(x_1, y, training, step=state.step, null_class=null_class, first=part.start)
                 with gradients_shared(objective, last=number == len(parts)):
-                    with autocast:
+                    with autocast(training.precision, group.device):
                         part_losses = losses_of(objective, path, y, x_1)
                     (total_loss(part_losses, training) / len(parts)).backward()
                 losses += part_losses.detach() / len(parts)
@@ -116,8 +116,7 @@ def train(
             if state.step in milestones:  # before the checkpoint, after which it would not be made any more
                 _check_finite(state, saver)
                 if group.is_main:
-                    kept = milestone_path(work, milestones[state.step])
-                    save_weights(kept, state.ema.shadow, spec.canonical())
+                    _keep(spec, state, work, milestones[state.step], tuple(state.ema.shadows))
             if sample_every is not None and state.step % sample_every == 0:
                 report.samples(store.class_names)
             if state.step < num_steps:
@@ -136,9 +135,17 @@ def train(
             folder.clear()
 
 
-def milestone_path(work: Path, epoch: int) -> Path:
-    """EMA weights kept at the end of an epoch."""
-    return work / f"milestone-{epoch:04d}.safetensors"
+def milestone_path(work: Path, training: Training, epoch: int, ema_decay: float) -> Path:
+    """EMA weights kept at the end of an epoch.
+
+    Args:
+        work: Folder of the training's state.
+        training: Its parameters.
+        epoch: One of its milestones; the last one for decays other than the first.
+        ema_decay: One of the decays that it follows.
+    """
+    average = "" if ema_decay == training.ema_decay else f"-ema{ema_decay}"
+    return work / f"milestone-{epoch:04d}{average}.safetensors"
 
 
 def publish(work: Path, target: RunFolder) -> None:
@@ -177,6 +184,13 @@ def _check_finite(state: TrainingState, saver: Saver) -> None:
         )
 
 
+def _keep(spec: TrainingSpec, state: TrainingState, work: Path, epoch: int, ema_decays: tuple[float, ...]) -> None:
+    """Write averaged weights for the runs that name them."""
+    for decay in ema_decays:
+        kept = milestone_path(work, spec.training, epoch, decay)
+        save_weights(kept, state.ema.shadows[decay], spec.canonical())
+
+
 def _finish(spec: TrainingSpec, state: TrainingState, work: Path, device: torch.device) -> None:
     """Write the result; `model.safetensors`, which says that the training is done, comes last."""
     write_log(work, state.log)
@@ -186,7 +200,9 @@ def _finish(spec: TrainingSpec, state: TrainingState, work: Path, device: torch.
         "finished_step": state.step,
         "init_from": state.init_from,
         "device": device_name(device),
+        "dtype": dtype_name(spec.training.precision, device),
         **describe_environment(),
     }
     write_json(work / "params.json", content)
+    _keep(spec, state, work, spec.training.epochs, spec.training.ema_decays)
     save_weights(work / "model.safetensors", state.ema.shadow, spec.canonical())

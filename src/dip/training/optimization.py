@@ -6,6 +6,7 @@ B batch, C channels, H x W image.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,30 @@ def settle(objective: nn.Module, image_size: int, device: torch.device) -> None:
     t, y = torch.zeros(1, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     objective(image, t, y, image, image).sum().backward()
     objective.zero_grad(set_to_none=True)
+
+
+def make_optimizer(model: DiP, training: Training, others: Sequence[nn.Parameter] = ()) -> AdamW:
+    """AdamW with the head's parameters in a group of their own, whose learning rate `set_learning_rate` scales.
+
+    Args:
+        model: The model.
+        training: Learning rates, betas and weight decay.
+        others: Further parameters, which learn as the backbone does.
+    """
+    head = list(model.head_parameters())
+    in_head = {id(parameter) for parameter in head}
+    backbone = [parameter for parameter in model.parameters() if id(parameter) not in in_head]
+    groups = [
+        {"params": [*backbone, *others], "scale": 1.0},
+        {"params": head, "scale": training.head_learning_rate_scale},
+    ]
+    return AdamW(
+        [group for group in groups if group["params"]],
+        lr=training.learning_rate,
+        betas=training.betas,
+        weight_decay=training.weight_decay,
+        fused=True,
+    )
 
 
 def gradient_norm(optimizer: AdamW, clip: float | None) -> Tensor:

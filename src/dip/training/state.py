@@ -20,6 +20,7 @@ from dip.training.distributed import Group
 from dip.training.ema import EMA
 from dip.training.initialization import load_backbone
 from dip.training.interval import Interval
+from dip.training.optimization import make_optimizer
 
 if TYPE_CHECKING:
     from dip.diffusion.alignment import RepresentationAlignment
@@ -63,9 +64,10 @@ class TrainingState:
             alignment.to(group.device)
         if gradient_checkpointing:
             _checkpoint_gradients(model)
-        optimizer = _optimizer(spec, model, alignment)
+        projector = [p for p in alignment.parameters() if p.requires_grad] if alignment is not None else []
+        optimizer = make_optimizer(model, training, projector)
         model.train()
-        return cls(model, alignment, optimizer, EMA(model, training.ema_decay), Interval(group))
+        return cls(model, alignment, optimizer, EMA(model, training.ema_decay, training.ema_decays), Interval(group))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds; every process must call it."""
@@ -73,7 +75,7 @@ class TrainingState:
             "model": self.model.state_dict(),
             "alignment": self.alignment.trainable_state() if self.alignment is not None else {},
             "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.shadow,
+            "ema": self.ema.shadows,
             "interval": self.interval.state_dict(),
             "step": self.step,
             "device_hours": self.device_hours,
@@ -93,15 +95,16 @@ class TrainingState:
         self.init_from = state["init_from"]
 
     def start_from(self, path: Path) -> None:
-        """Take the backbone of a checkpoint, for the weights and for their average."""
+        """Take the backbone of a checkpoint, for the weights and for their averages."""
         report = load_backbone(self.model, path)
-        self.ema.load(self.model.state_dict())
+        self.ema.restart(self.model)
         self.init_from = asdict(report)
         _log.info("%s", report)
 
     def is_finite(self) -> bool:
         """Whether all averaged weights are numbers."""
-        return all(bool(torch.isfinite(value).all()) for value in self.ema.shadow.values())
+        averages = (value for shadow in self.ema.shadows.values() for value in shadow.values())
+        return all(bool(torch.isfinite(value).all()) for value in averages)
 
 
 def begin_or_resume(state: TrainingState, spec: TrainingSpec, folder: StateFolder, group: Group) -> None:
@@ -119,26 +122,6 @@ def begin_or_resume(state: TrainingState, spec: TrainingSpec, folder: StateFolde
             _log.info("resuming at step %d of %d", state.step, spec.num_steps)
     elif spec.training.init_from is not None:
         state.start_from(given_path(spec.training.init_from, "training.init_from", "the weights to start from"))
-
-
-def _optimizer(spec: TrainingSpec, model: DiP, alignment: RepresentationAlignment | None) -> AdamW:
-    """AdamW with the head's parameters in a group of their own."""
-    training, head = spec.training, list(model.head_parameters())
-    in_head = {id(parameter) for parameter in head}
-    backbone = [parameter for parameter in model.parameters() if id(parameter) not in in_head]
-    if alignment is not None:
-        backbone += [parameter for parameter in alignment.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": backbone, "scale": 1.0},
-        {"params": head, "scale": training.head_learning_rate_scale},
-    ]
-    return AdamW(
-        [group for group in groups if group["params"]],
-        lr=training.learning_rate,
-        betas=training.betas,
-        weight_decay=training.weight_decay,
-        fused=True,
-    )
 
 
 def _checkpoint_gradients(model: DiP) -> None:

@@ -12,6 +12,7 @@ import pytest
 from dip.evaluation import Statistics, frechet_distance, inception_score, precision_recall, protocol
 from dip.evaluation.features import extract
 from dip.evaluation.npz import load_reference
+from dip.evaluation.patch_grid import patch_grid
 from dip.evaluation.protocol import evaluate, write_reference
 
 
@@ -48,6 +49,13 @@ def test_metrics_are_those_of_the_parts(files, extractor, crops):
     assert metrics["sfid"] == pytest.approx(frechet_distance(everything.spatial, sample.spatial), rel=1e-4)
     assert metrics["inception_score"] == pytest.approx(inception_score(sample.probabilities, 150), rel=1e-5)
     assert (metrics["precision"], metrics["recall"]) == pytest.approx(precision_recall(real.pool, sample.pool))
+    assert metrics["patch_grid"] is None, "nobody knows the patch of these samples"
+
+
+def test_samples_are_compared_with_the_reference_at_the_grid_of_their_patches(files, extractor, crops):
+    """The grid would be looked for in the samples alone, or in the order of the axes of other images."""
+    metrics = evaluate(files / "samples.npz", files / "reference.npz", extractor, num_samples=400, patch_size=8)
+    assert metrics["patch_grid"] == patch_grid(crops.images[2000:2400], crops.images[:900:3], 8)
 
 
 def test_metrics_say_what_they_were_obtained_with(files, extractor):

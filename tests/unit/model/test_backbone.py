@@ -22,7 +22,8 @@ def test_block_starts_as_the_identity() -> None:
     block = DiTBlock(16, 2)
     initialize_block(block)
     x = torch.randn(2, 4, 16)
-    torch.testing.assert_close(block(x, torch.randn(2, 1, 16), RotaryEmbedding2D(2, 2, 8)), x, rtol=0, atol=0)
+    modulation = block.adaLN_modulation(torch.randn(2, 1, 16))
+    torch.testing.assert_close(block(x, modulation, RotaryEmbedding2D(2, 2, 8)), x, rtol=0, atol=0)
 
 
 def test_block_modulates_and_gates_each_branch() -> None:
@@ -37,16 +38,16 @@ def test_block_modulates_and_gates_each_branch() -> None:
     )
     middle = x + gate1 * block.attn(modulate(block.norm1(x), shift1, scale1), rope)
     expected = middle + gate2 * block.mlp(modulate(block.norm2(middle), shift2, scale2))
-    torch.testing.assert_close(block(x, condition, rope), expected)
+    torch.testing.assert_close(block(x, block.adaLN_modulation(condition), rope), expected)
 
 
 def test_final_layer_starts_at_zero_and_normalises() -> None:
     """Wrong: DiT-only would not start from a prediction of zero, or would pass on the scale of its tokens."""
     layer = FinalLayer(16, 4)
     initialize_block(layer)
-    x, condition = torch.randn(2, 5, 16), torch.randn(2, 1, 16)
-    assert not layer(x, condition).any()
+    x, modulation = torch.randn(2, 5, 16), layer.adaLN_modulation(torch.randn(2, 1, 16))
+    assert not layer(x, modulation).any()
     torch.nn.init.normal_(layer.linear.weight)
-    output = layer(x, condition)
+    output = layer(x, modulation)
     assert output.shape == (2, 5, 48)
-    torch.testing.assert_close(layer(10 * x + 3, condition), output, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(layer(10 * x + 3, modulation), output, rtol=1e-3, atol=1e-3)

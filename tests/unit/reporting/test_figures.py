@@ -96,15 +96,21 @@ def test_a_sweep_has_its_points_inside_the_axes(tmp_path: Path, monkeypatch: pyt
     """Points of a narrow range lie on each other, or those of a wide one on the frame."""
     saved: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: saved.append(self))
-    sweeps = {"cfg_scale": (1.0, 2.9, 4.0), "ema_decay": (0.999, 0.9999), "num_steps": (25, 50, 100)}
+    sweeps = {"cfg_scale": (1.0, 2.9, 4.0), "ema_decay": (0.99, 0.999, 0.9999), "num_steps": (25, 50, 100)}
     points = {x: _points(x, "fid", dict.fromkeys(values, 2.0)) for x, values in sweeps.items()}
     panels = [Panel(x, x, "fid", {"DiP": points[x]}) for x in sweeps]
     figure10(panels, tmp_path / "f.pdf", tmp_path / "f.png")
     for ax, values in zip(saved[0].axes, sweeps.values(), strict=False):
-        low, high = ax.get_xlim()
-        margin = 0.1 * (values[-1] - values[0])
-        assert low < values[0] - margin and values[-1] + margin < high < values[-1] + 3 * margin
+        low, *inside, high = ax.transAxes.inverted().transform(
+            ax.transData.transform([(x, 2.0) for x in (ax.get_xlim()[0], *values, ax.get_xlim()[1])])
+        )[:, 0]
+        assert (low, high) == pytest.approx((0, 1))
+        assert 0.08 < inside[0] < 0.25 and 0.75 < inside[-1] < 0.92
     assert saved[0].axes[0].get_xlabel() == "Guidance scale"
+    decay = saved[0].axes[1]
+    places = decay.transData.transform([(x, 2.0) for x in sweeps["ema_decay"]])[:, 0]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1]), "decays lie on each other near 1"
+    assert [decay.xaxis.get_major_formatter()(x) for x in (*sweeps["ema_decay"], 0.99996)][2:] == ["0.9999", "0.99996"]
 
 
 def test_noted_point_is_open_and_explained(drawn: Figure) -> None:

@@ -16,6 +16,7 @@ from dip.model import build_model
 from dip.paths import RunFolder, Store
 from dip.sampling import workers
 from dip.sampling.draw import sample_labels
+from dip.sampling.fast import FastSampler
 from dip.sampling.generate import sample_grid, sample_run
 from dip.sampling.shards import Shards
 from dip.schema import Run, SamplingSpec
@@ -159,7 +160,7 @@ def test_joining_takes_something_to_join(weights: Path, run: Run, monkeypatch: p
     target = RunFolder(Path("run"))
     with pytest.raises(ValueError, match="there is no sampling to join; call without --join"):
         sample_run(spec(run, 6), weights, target, join=True)
-    work = workers.Work.of(spec(run, 6), weights, target, 2, 2, torch.device("cpu"))
+    work = workers.Work.of(spec(run, 6), weights, target, 2, 2, torch.device("cpu"), "fast")
     work.shards.folder.mkdir(parents=True)
     sample_run(spec(run, 6), weights, target, batch_size=2, shard_size=2, join=True)
     assert work.shards.missing() == [] and not target.samples.exists()
@@ -213,12 +214,11 @@ def test_grid_has_ten_classes_at_most() -> None:
 
 def test_missing_data_are_noticed_before_sampling(weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: hours of sampling would be lost for want of the names of the classes."""
-    from dip.sampling import draw
 
     def never(*arguments: object, **settings: object) -> None:
         raise AssertionError("sampled before the data were looked at")
 
-    monkeypatch.setattr(draw, "sample", never)
+    monkeypatch.setattr(FastSampler, "__call__", never)
     Store.of("photos").manifest.unlink()
     with pytest.raises(ValueError, match="prepare it again"):
         sample_run(spec(run, 2), weights, RunFolder(Path("run")))

@@ -13,7 +13,8 @@ import torch
 
 from dip.model import build_model
 from dip.sampling import latency
-from dip.schema import Run, Sampling, SamplingSpec
+from dip.sampling.fast import FastSampler
+from dip.schema import Run, SamplingSpec
 from dip.training.checkpoint import save_weights
 
 
@@ -35,11 +36,11 @@ def measure(
     """The content of latency.json where `seconds(batch, calls so far)` is what a call takes; and the batches."""
     batches: list[int] = []
 
-    def slow(model: object, x_0: torch.Tensor, y: torch.Tensor, sampling: Sampling, **settings: object) -> None:
+    def slow(sampler: object, x_0: torch.Tensor, y: torch.Tensor, *, num_steps: int | None) -> None:
         batches.append(len(x_0))
-        time.sleep(seconds(len(x_0), len(batches)) if sampling.num_steps > 1 else 0)
+        time.sleep(seconds(len(x_0), len(batches)) if num_steps is None else 0)
 
-    monkeypatch.setattr(latency, "sample", slow)
+    monkeypatch.setattr(FastSampler, "__call__", slow)
     target = weights.with_name("latency.json")
     latency.measure_latency(run.part(SamplingSpec), weights, target, repeats=3, search_seconds=search_seconds)
     return json.loads(target.read_text()), batches
@@ -53,7 +54,8 @@ def test_latency_is_the_median_without_the_warm_up(run: Run, weights: Path, monk
     assert 0 <= content["latency_spread_seconds"] < 0.2
     assert (content["batch_size"], content["num_steps"], content["nfe"]) == (1, 4, "4x2")
     assert content["num_function_evaluations"] == 8
-    assert content["dtype"] == "fp32" and content["device"] and content["versions"]["packages"]
+    assert (content["dtype"], content["speed"]) == ("float32", "fast")
+    assert content["device"] and content["versions"]["packages"]
 
 
 def test_best_batch_is_the_one_after_which_nothing_is_gained(
@@ -61,7 +63,7 @@ def test_best_batch_is_the_one_after_which_nothing_is_gained(
 ) -> None:
     """Wrong: images a second would be those of batch 1, or the search would go on to sizes that help nobody."""
     content, batches = measure(run, weights, monkeypatch, lambda batch, calls: 0.1 * max(1, batch / 4))
-    assert batches == [1] * 4 + [2, 2, 4, 4, 8, 8, 16, 16], "each is warmed up by one step"
+    assert batches == [1] * 4 + [2, 2, 4, 4, 8, 8, 16, 16], "each is warmed up by a few steps"
     assert content["best_batch_size"] == 4
     assert 20 < content["images_per_second"] <= 40
     assert 1e7 < content["peak_memory_bytes"] <= content["best_batch_peak_memory_bytes"]

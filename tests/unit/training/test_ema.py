@@ -33,6 +33,22 @@ def test_average_is_a_copy() -> None:
     ema.update(model)
     torch.testing.assert_close(ema.shadow["weight"], model.weight.detach())
     saved = {name: torch.full_like(value, 7.0) for name, value in ema.shadow.items()}
-    ema.load(saved)
+    ema.load({0.0: saved})
     ema.update(model)
     assert (saved["weight"] == 7).all()
+
+
+def test_every_decay_has_an_average_of_its_own() -> None:
+    """Wrong: a sweep of decays would show one average several times, or its points would depend on each other."""
+    model = nn.Linear(2, 2)
+    together, apart = EMA(model, 0.9, (0.5, 0.0)), {decay: EMA(model, decay) for decay in (0.9, 0.5, 0.0)}
+    for _ in range(3):
+        with torch.no_grad():
+            model.weight.normal_()
+        for ema in (together, *apart.values()):
+            ema.update(model)
+    assert together.shadow is together.shadows[0.9]
+    for decay, ema in apart.items():
+        assert torch.equal(together.shadows[decay]["weight"], ema.shadow["weight"])
+    together.restart(model)
+    assert all(torch.equal(shadow["weight"], model.weight) for shadow in together.shadows.values())

@@ -193,6 +193,36 @@ def test_milestone_is_what_a_shorter_training_gives(uninterrupted: Path, spec: T
     assert all(torch.equal(value, milestone[name]) for name, value in shorter.items())
 
 
+def test_averages_of_other_decays_are_those_of_trainings_of_their_own(
+    uninterrupted: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: a point of a sweep would be other weights than its decay gives, or would change those of the main one."""
+    several, work = changed(spec, ema_decays=(0.9, 0.0)), Path("several")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 11)
+        with pytest.raises(KeyboardInterrupt):
+            train(several, work, save_steps=1)
+    train(several, work)
+    assert log(work) == log(uninterrupted)
+    for decay, average in ((0.5, ""), (0.9, "-ema0.9"), (0.0, "-ema0.0")):
+        alone = uninterrupted
+        if decay != 0.5:
+            alone = Path(f"alone{decay}")
+            train(changed(spec, ema_decay=decay), alone)
+        last = "model" if decay == 0.5 else f"milestone-0004{average}"
+        for kept, expected in ((f"milestone-0002{average}", "milestone-0002"), (last, "model")):
+            weights, own = load_file(work / f"{kept}.safetensors"), load_file(alone / f"{expected}.safetensors")
+            assert weights.keys() == own.keys()
+            assert all(torch.equal(value, own[name]) for name, value in weights.items()), (decay, kept)
+
+
+def test_a_training_with_one_average_is_what_it_was(spec: TrainingSpec) -> None:
+    """Wrong: a version of the code that can follow several would train everything again, and change published bytes."""
+    content = json.loads(spec.canonical())["training"]
+    assert content["ema_decay"] == 0.5 and "ema_decays" not in content
+    assert json.loads(changed(spec, ema_decays=(0.9,)).canonical())["training"]["ema_decays"] == [0.9]
+
+
 @pytest.fixture
 def broken_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Any], Any]], None]:
     """Change the loss of one step."""

@@ -1,0 +1,112 @@
+"""3 x 3 convolutions on the small maps of a patch, with the arithmetic that is not needed left out.
+
+The paper's U-Net (section 3.4) convolves maps of 16, 8, 4 and 2 pixels a side, after nearest-neighbour upsampling on
+the way up. Written as layers are usually written, a third of its products multiply padding, or add up what could be
+added up in the weights:
+
+- On a 2 x 2 map every output pixel sees every input pixel and five taps of nine are padding: one matrix product.
+- Pixels that upsampling has made equal meet 9 taps in 4 groups, so the taps of a group are added first: a transposed
+  convolution with a 4 x 4 kernel and stride 2. From a 1 x 1 map it is a matrix product again.
+
+Both are exact but for rounding. `plain` is the usual way, to compare with and to count operations as others do.
+
+Shapes: b maps, C input channels, O output channels, h x w pixels; maps are channels-last in memory.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PatchConv(nn.Conv2d):
+    """3 x 3 convolution with padding 1 of a map, or of a map and a smaller one below it that is upsampled by 2."""
+
+    def __init__(self, channels: int, out_channels: int, *, below: int = 0) -> None:
+        """Make the kernel.
+
+        Args:
+            channels: C.
+            out_channels: O.
+            below: Channels of the smaller map, which come first in the kernel; 0 for none.
+        """
+        super().__init__(below + channels, out_channels, 3, padding=1)
+        self.split = (below, channels)
+        self.plain = False
+        self._frozen: dict[bool, tuple[Tensor, ...]] | None = None
+
+    @torch.no_grad()
+    def freeze(self, dtype: torch.dtype) -> None:
+        """Fix what is multiplied with; until then each call makes it anew from `weight`, as a training has to."""
+        self._frozen = {
+            small: tuple(weight.to(dtype).clone(memory_format=layout) for weight in self._weights(small=small))
+            for small, layout in ((False, torch.channels_last), (True, torch.contiguous_format))
+        }
+
+    def forward(self, x: Tensor, below: Tensor | None = None) -> Tensor:
+        """Convolve x of shape (b, C, h, w), and `below` of shape (b, C', h / 2, w / 2) if any, to (b, O, h, w)."""
+        if self.plain:
+            if below is not None:
+                # ASSUMPTION: nearest-neighbour upsampling. The paper does not name it, and as it has no parameters
+                # the counts cannot tell.
+                x = torch.cat([F.interpolate(below, scale_factor=2.0, mode="nearest"), x], dim=1)
+            return super().forward(x)
+        small = x.shape[-2:] == (2, 2)
+        weights = self._weights(small=small) if self._frozen is None else self._frozen[small]
+        if small:
+            rows = x.permute(0, 2, 3, 1).flatten(1)  # (b, 4 C)
+            rows = rows if below is None else torch.cat([below.flatten(1), rows], dim=1)  # (b, C' + 4 C)
+            return F.linear(rows, *weights).unflatten(1, (2, 2, -1)).permute(0, 3, 1, 2)
+        weight, weight_below = weights
+        if below is None:
+            return F.conv2d(x, weight, self.bias, padding=1)
+        upsampled = F.conv_transpose2d(below, weight_below, self.bias, stride=2, padding=1)
+        return upsampled + F.conv2d(x, weight, padding=1)
+
+    def _weights(self, *, small: bool) -> tuple[Tensor, ...]:
+        """Matrix (4 O, C' + 4 C) and bias (4 O,) for a map of 2 x 2; else kernels of the map and of that below it."""
+        below, weight = self.weight.split(self.split, dim=1)
+        below = upsampled_weight(below)  # (C', O, 4, 4)
+        if not small:
+            return weight, below
+        assert self.bias is not None
+        seen = below[:, :, 1:3, 1:3].permute(2, 3, 1, 0).flatten(0, 2)  # (4 O, C'), of a map of 1 x 1
+        return torch.cat([seen, dense_weight(weight)], dim=1), self.bias.repeat(4)
+
+
+def set_plain(model: nn.Module, *, plain: bool) -> None:
+    """Have all convolutions of a model done the usual way, or with the needless arithmetic left out."""
+    for module in model.modules():
+        if isinstance(module, PatchConv):
+            module.plain = plain
+
+
+def dense_weight(weight: Tensor) -> Tensor:
+    """The matrix of a 3 x 3 convolution with padding 1 on a 2 x 2 map.
+
+    Args:
+        weight: Kernel, shape (O, C, 3, 3).
+
+    Returns:
+        Shape (4 O, 4 C); pixels row by row, the channels of a pixel together.
+    """
+    row, column = torch.cartesian_prod(*2 * [torch.arange(2, device=weight.device)]).unbind(1)  # (4,) each
+    taps = 3 * (row - row[:, None] + 1) + (column - column[:, None] + 1)  # (output, input)
+    pairs = weight.flatten(2)[:, :, taps.flatten()].unflatten(2, (4, 4))  # (O, C, output, input)
+    return pairs.permute(2, 0, 3, 1).flatten(2).flatten(0, 1)
+
+
+def upsampled_weight(weight: Tensor) -> Tensor:
+    """The kernel of a transposed convolution that upsamples by 2 (nearest) and then convolves.
+
+    Args:
+        weight: Kernel of the 3 x 3 convolution, shape (O, C, 3, 3).
+
+    Returns:
+        Shape (C, O, 4, 4), for `conv_transpose2d` with stride 2 and padding 1.
+    """
+    for dim in (2, 3):
+        first, middle, last = weight.unbind(dim)
+        weight = torch.stack([last, middle + last, first + middle, first], dim)
+    return weight.transpose(0, 1)

@@ -1,0 +1,64 @@
+"""Convolutions without the needless arithmetic, against the usual way, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dip.model.convolution import PatchConv, set_plain
+
+
+def random(*shape: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(*shape, dtype=torch.float64, generator=generator).contiguous(memory_format=torch.channels_last)
+
+
+def both_ways(conv: PatchConv, *maps: torch.Tensor) -> None:
+    """Output and all gradients must be equal, and stay so once the weights are fixed."""
+    results = []
+    for plain in (True, False):
+        set_plain(conv, plain=plain)
+        inputs = [x.clone().requires_grad_() for x in maps]
+        output = conv(*inputs)
+        output.square().sum().backward()
+        results.append([output, *(x.grad for x in inputs), conv.weight.grad, conv.bias.grad])  # type: ignore[union-attr]
+        conv.zero_grad()
+    for usual, merged in zip(*results, strict=True):
+        torch.testing.assert_close(merged, usual)
+    conv.freeze(torch.float64)
+    torch.testing.assert_close(conv(*maps), results[0][0])
+
+
+@pytest.mark.parametrize("side", [2, 4, 6])
+def test_convolution_of_a_patch(side: int) -> None:
+    """Wrong: a tap of a 2 x 2 map would meet another pixel, or a gradient would be lost."""
+    both_ways(PatchConv(3, 5).double(), random(4, 3, side, side))
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_upsampled_convolution(side: int) -> None:
+    """Wrong: taps would be added up for another phase, or the skip would be shifted."""
+    both_ways(PatchConv(2, 5, below=3).double(), random(4, 2, 2 * side, 2 * side), random(4, 3, side, side))
+
+
+def test_maps_that_are_not_square() -> None:
+    """Wrong: an image of 16 x 32 pixels under a head with image-level input would be taken for patches."""
+    both_ways(PatchConv(3, 5).double(), random(2, 3, 2, 4))
+    both_ways(PatchConv(2, 5, below=3).double(), random(2, 2, 2, 4), random(2, 3, 1, 2))
+
+
+def test_weights_that_change_are_seen_until_they_are_fixed() -> None:
+    """Wrong: a training would go on with the weights of its first step."""
+    conv, x = PatchConv(3, 5).double(), random(4, 3, 2, 2)
+    before = conv(x)
+    with torch.no_grad():
+        conv.weight.mul_(2)
+        conv.bias.mul_(2)  # type: ignore[union-attr]
+    torch.testing.assert_close(conv(x), 2 * before)
+
+
+def test_names_of_parameters_are_those_of_convolutions() -> None:
+    """Wrong: checkpoints made before would not load."""
+    names = [name for name, _ in nn.ModuleList([PatchConv(3, 5), PatchConv(2, 5, below=3)]).named_parameters()]
+    assert names == ["0.weight", "0.bias", "1.weight", "1.bias"]

@@ -1,0 +1,148 @@
+"""Fast and compiled sampling give the samples of the plain path."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dip.model import DiP, build_model
+from dip.sampling import fast
+from dip.sampling.fast import FastSampler, default_speed
+from dip.schema import Model, Run, Sampling
+
+HEADS = {
+    "none": {"head": {"name": "none"}},
+    "unet": {"head": {"name": "unet", "depth": 2, "width": 4}},
+    "mlp": {"head": {"name": "mlp"}},
+    "attention": {"head": {"name": "attention", "width": 8, "num_heads": 2, "context_width": 2}},
+    "coordinate": {"head": {"name": "coordinate", "width": 8}},
+    "hybrid": {"head": {"name": "unet", "depth": 2, "width": 4}, "placement": "hybrid"},
+}
+Y = torch.tensor([1, 0, 1])
+
+
+def make(kind: str) -> DiP:
+    """A small model in which everything has a say."""
+    settings = {"patch_size": 4, "hidden_size": 16, "depth": 2, "num_heads": 2, **HEADS[kind]}
+    torch.manual_seed(0)
+    model = build_model(Model.model_validate(settings), 8, 2)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def sampling(**changes: object) -> Sampling:
+    settings = {"num_steps": 10, "cfg_scale": 2.0, "cfg_interval": (0.25, 0.7), "precision": "fp32"}
+    return Sampling(**(settings | changes))
+
+
+def noise(batch: int = 3) -> Tensor:
+    return torch.randn(batch, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_fast_is_plain_to_rounding(kind: str) -> None:
+    """Wrong: a model would be given another time, label or weight than the one it was trained with."""
+    plain = FastSampler(make(kind), sampling(), speed="plain")(noise(), Y)
+    quick = FastSampler(make(kind), sampling(), speed="fast")(noise(), Y)
+    torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-5)
+    assert plain.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"solver": "heun"}, {"solver": "ab2"}, {"cfg_scale": 1.0}, {"cfg_interval": (0.0, 1.0)}]
+)
+@pytest.mark.parametrize("table_bytes", [1, 2**12, 2**28])
+def test_every_portion_of_the_steps_is_known(
+    changes: dict[str, object], table_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: a solver that takes several velocities a step, or a table that holds few steps, would get others."""
+    monkeypatch.setattr(fast, "_TABLE_BYTES", table_bytes)
+    plain = FastSampler(make("unet"), sampling(**changes), speed="plain")(noise(), Y)
+    quick = FastSampler(make("unet"), sampling(**changes), speed="fast")(noise(), Y)
+    torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_conditioning_is_computed_once_for_each_time_and_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a third of the weights would be read in each step again."""
+    computed: list[int] = []
+    conditioning = DiP.conditioning
+
+    def counted(self: DiP, t: Tensor, y: Tensor) -> object:
+        computed.append(len(t))
+        return conditioning(self, t, y)
+
+    monkeypatch.setattr(DiP, "conditioning", counted)
+    FastSampler(make("unet"), sampling(), speed="fast")(noise(), Y)
+    assert computed == [10 * 3], "ten steps of two labels and of none"
+
+
+def test_bfloat16_stays_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: weights that are held in bfloat16 would be computed with otherwise than autocast does."""
+    monkeypatch.setattr("dip.precision._has_bfloat16", lambda device_type: True)
+    settings = sampling(precision="bf16")
+    exact = FastSampler(make("unet"), sampling(), speed="plain")(noise(), Y)
+    plain = FastSampler(make("unet"), settings, speed="plain")(noise(), Y)
+    model = make("unet")
+    quick = FastSampler(model, settings, speed="fast")(noise(), Y)
+    assert model.blocks[0].mlp.w1.weight.dtype == torch.bfloat16  # type: ignore[union-attr]
+    assert quick.dtype == torch.float32
+    assert (quick - exact).norm() < 1.5 * (plain - exact).norm() + 1e-6, "as far from float32 as autocast is"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.parametrize("kind", ["unet", "none", "hybrid"])
+def test_compiled_is_plain_to_rounding(kind: str) -> None:
+    """Wrong: the compiler would change a result, or a batch of another size would fail."""
+    compiled = FastSampler(make(kind), sampling(), speed="compiled")
+    for batch in (3, 2):
+        plain = FastSampler(make(kind), sampling(), speed="plain")(noise(batch), Y[:batch])
+        torch.testing.assert_close(compiled(noise(batch), Y[:batch]), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_machine_that_cannot_compile_samples_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wrong: days of training would end in an error of a compiler that nobody asked for."""
+
+    def broken(self: nn.Module) -> None:
+        self._compiled_call_impl = fail
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("no compiler\nand much more")
+
+    monkeypatch.setattr(nn.Module, "compile", broken)
+    monkeypatch.setattr(fast, "default_speed", lambda device: "compiled")
+    sampler = FastSampler(make("unet"), sampling())
+    plain = FastSampler(make("unet"), sampling(), speed="plain")(noise(), Y)
+    torch.testing.assert_close(sampler(noise(), Y), plain, rtol=1e-4, atol=1e-5)
+    assert sampler.speed == "fast"
+    assert "(no compiler); sampling at the speed 'fast'" in caplog.text
+    with pytest.raises(RuntimeError, match="no compiler"):
+        FastSampler(make("unet"), sampling(), speed="compiled")(noise(), Y)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("speed", ["fast", "compiled"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "ab2"])
+def test_on_a_gpu(speed: str, solver: str) -> None:
+    """Wrong: a recorded step would read what was there when it was recorded, or overwrite what a solver keeps."""
+    device = torch.device("cuda")
+    plain = FastSampler(make("unet").to(device), sampling(solver=solver), speed="plain")
+    quick = FastSampler(make("unet").to(device), sampling(solver=solver), speed=speed)
+    for batch in (3, 2, 3):
+        x_0, y = noise(batch).to(device), Y[:batch].to(device)
+        torch.testing.assert_close(quick(x_0, y), plain(x_0, y), rtol=1e-3, atol=1e-3)
+
+
+def test_speed_is_chosen_by_the_device_unless_named(run: Run) -> None:
+    """Wrong: a GPU would be left waiting for the host, or a CPU would compile for a minute."""
+    assert (default_speed(torch.device("cuda")), default_speed(torch.device("cpu"))) == ("compiled", "fast")
+    assert FastSampler(make("none"), run.sampling).speed == "fast"
+    with pytest.raises(ValueError, match="unknown speed 'quick', expected one of plain, fast, compiled"):
+        FastSampler(make("none"), run.sampling, speed="quick")
