@@ -80,6 +80,55 @@ class Project:
         return (self.folder / path).read_bytes()
 
 
+@dataclass(frozen=True)
+class Repository(Project):
+    """A project that is a git repository with DVC in it, and with the package's sources of its own."""
+
+    @classmethod
+    def create(cls, folder: Path, params: Path) -> Repository:
+        """A clone without data and results."""
+        folder.mkdir(parents=True)
+        for name in ("workflow", "src", ".dvc"):
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "tmp", "cache", "config.local")
+            shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
+        (folder / "slurm").symlink_to("workflow/profiles/slurm")
+        for name in ("Snakefile", "dvc.yaml", ".dvcignore", ".gitignore", "requirements.lock"):
+            shutil.copyfile(REPOSITORY / name, folder / name)
+        shutil.copyfile(params, folder / "params.yaml")
+        repository = cls(folder)
+        repository.run("git", "init", "--quiet")
+        repository.commit()
+        return repository
+
+    @property
+    def environment(self) -> dict[str, str]:
+        git = {f"GIT_{who}_{what}": "test@dip.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        return {**super().environment, **git, "PYTHONPATH": str(self.folder / "src"), "DVC_NO_ANALYTICS": "1"}
+
+    def run(self, *arguments: str) -> str:
+        """Output of a command, which must succeed."""
+        result = self.command(*arguments)
+        assert result.returncode == 0, result.stdout[-5000:]
+        return result.stdout
+
+    def commit(self) -> None:
+        """Commit all that git does not ignore."""
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--allow-empty", "--message", "A test.")
+
+    def clone(self, folder: Path) -> Repository:
+        """What a person has who clones it."""
+        self.run("git", "clone", "--quiet", str(self.folder), str(folder))
+        return Repository(folder)
+
+    def copy(self, folder: Path) -> Repository:
+        return Repository(super().copy(folder).folder)
+
+    def is_clean(self) -> bool:
+        """Whether `dvc status` has nothing to say."""
+        return "Data and pipelines are up to date" in self.run("dvc", "status")
+
+
 def planned_jobs(output: str) -> set[str]:
     """Every job in the output of a dry run as "rule name"; the name is that of the run, table or dataset."""
     jobs = set()
