@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from dip.environment import describe_environment
 from dip.files import sha256, write_json
 from dip.paths import SNAKEMAKE
@@ -102,8 +104,10 @@ def read(job: Job) -> Provenance | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {}
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else error
         raise ValueError(
-            f"{job.provenance}: cannot be read ({error}); remove it, and {job.title} is made again"
+            f"{job.provenance}: cannot be read ({what}); remove it, and {job.title} is made again"
         ) from None
 
 
