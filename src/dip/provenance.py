@@ -104,8 +104,9 @@ def read(job: Job) -> Provenance | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else {}
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else error
+        what = str(error)
+        if isinstance(error, ValidationError):
+            what = f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
         raise ValueError(
             f"{job.provenance}: cannot be read ({what}); remove it, and {job.title} is made again"
         ) from None
