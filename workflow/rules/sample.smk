@@ -20,12 +20,14 @@ rule sample:
         slurm=str(JOBS),
         processes=1,
         batch_size=128,
+        speed="auto",
     params:
         spec=spec_of("sample"),
         sources=sources_of("sample"),
     shell:
         "dip sample {wildcards.run} --spec {params.spec:q} --launcher {resources.launcher}"
         " --slurm {resources.slurm:q} --processes {resources.processes} --batch-size {resources.batch_size}"
+        " --speed {resources.speed}"
 
 
 rule latency:
@@ -39,9 +41,11 @@ rule latency:
         launcher="local",
         slurm=str(JOBS),
         search_seconds=300,
+        speed="auto",
     params:
         spec=spec_of("latency"),
         sources=sources_of("latency"),
     shell:
         "dip latency {wildcards.run} --spec {params.spec:q} --launcher {resources.launcher}"
         " --slurm {resources.slurm:q} --search-seconds {resources.search_seconds}"
+        " --speed {resources.speed}"

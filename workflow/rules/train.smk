@@ -22,6 +22,7 @@ rule train:
         micro_batch=0,
         sample_every=0,
         gradient_checkpointing="off",
+        speed="auto",
     params:
         spec=spec_of("train"),
         sources=sources_of("train"),
@@ -30,6 +31,7 @@ rule train:
         " --slurm {resources.slurm:q} --processes {resources.processes} --save-seconds {resources.save_seconds}"
         " --save-steps {resources.save_steps} --micro-batch {resources.micro_batch}"
         " --sample-every {resources.sample_every} --gradient-checkpointing {resources.gradient_checkpointing}"
+        " --speed {resources.speed}"
 
 
 rule milestone:

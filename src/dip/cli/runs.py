@@ -44,10 +44,17 @@ def add_commands(add: Add) -> None:
     evaluate.add_argument("--inception", type=Path, metavar="FILE", help="weights; torch-fidelity's cache if not given")
     evaluate.add_argument("--num-samples", type=count, help="how many there have to be; 50000 if not given")
     evaluate.add_argument("--output", type=Path, metavar="FILE", help="<samples>.metrics.json if not given")
+    for command in (train, sample, latency):
+        how = "plain, without arithmetic that is not needed, or also compiled; auto: compiled on a GPU, else fast"
+        command.add_argument("--speed", choices=("auto", "plain", "fast", "compiled"), default="auto", help=how)
     for command in (train, sample, latency, evaluate):
         where = "here, as a SLURM job, or here for a debugger"
         command.add_argument("--launcher", choices=("local", "slurm", "debug"), default="local", help=where)
         command.add_argument("--slurm", metavar="FILE", type=Path, default=JOBS, help="what SLURM jobs ask for")
+
+
+def _speed(options: argparse.Namespace) -> str | None:
+    return None if options.speed == "auto" else options.speed
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -62,6 +69,7 @@ def _train(options: argparse.Namespace) -> None:
         save_steps=options.save_steps or None,
         micro_batch=options.micro_batch or None,
         gradient_checkpointing=options.gradient_checkpointing == "on",
+        speed=_speed(options),
         sample_every=options.sample_every or None,
     )
     start(job, options)
@@ -86,7 +94,7 @@ def _sample(options: argparse.Namespace) -> None:
     from dip.launch.jobs import SamplingJob
 
     spec, folder = planned_spec(options, SamplingSpec)
-    settings = {"batch_size": options.batch_size, "shard_size": options.shard_size}
+    settings = {"batch_size": options.batch_size, "shard_size": options.shard_size, "speed": _speed(options)}
     job = SamplingJob.of(options.run, folder, spec, **settings)
     if options.join:
         from dip.sampling.generate import sample_run
@@ -111,7 +119,8 @@ def _latency(options: argparse.Namespace) -> None:
     from dip.launch.jobs import LatencyJob
 
     spec, folder = planned_spec(options, SolverSpec)
-    start(LatencyJob.of(options.run, folder, spec, search_seconds=options.search_seconds), options)
+    settings = {"search_seconds": options.search_seconds, "speed": _speed(options)}
+    start(LatencyJob.of(options.run, folder, spec, **settings), options)
     record("latency", options.run, spec=spec.canonical())
 
 

@@ -1,11 +1,8 @@
 """Sampling near the limit of the device, with the samples of the plain path to rounding.
 
-Three speeds:
-
-- plain: `dip.diffusion.sampler.sample` on the model as it is trained, as the field writes it.
-- fast: what depends on time and label alone, a third of the weights, is computed for many steps at once; weights are
-  held in the dtype that is computed in; the head leaves out arithmetic that is not needed (`dip.model.convolution`).
-- compiled: also blocks and heads by torch.compile and, on a GPU, each step as one CUDA graph.
+What `dip.speed` calls plain is `dip.diffusion.sampler.sample` on the model as it is trained. At the other speeds what
+depends on time and label alone, a third of the weights, is computed for many steps at once, and weights are held in the
+dtype that is computed in. Compiled on a GPU, each step is one CUDA graph.
 
 Shapes: B batch, C channels, H x W image, D hidden size, L blocks, R labels (those of the batch that differ, then "no
 class"), S steps of one portion.
@@ -23,18 +20,13 @@ from torch import Tensor, nn
 from dip.diffusion.sampler import Velocity, evaluation_times, guided, integrate, is_guided, sample
 from dip.model import DiP
 from dip.model.assembly import Conditioning
-from dip.model.convolution import PatchConv, set_plain
+from dip.model.convolution import PatchConv
 from dip.precision import autocast, compute_dtype
 from dip.schema import Sampling
+from dip.speed import set_speed
 
 _log = logging.getLogger(__name__)
-SPEEDS = ("plain", "fast", "compiled")
 _TABLE_BYTES = 2**28  # of what is computed ahead for a portion of the steps
-
-
-def default_speed(device: torch.device) -> str:
-    """Compiled on a GPU; fast on a CPU, where a compiler may be missing and takes a minute."""
-    return "compiled" if device.type == "cuda" else "fast"
 
 
 class FastSampler:
@@ -46,27 +38,19 @@ class FastSampler:
         Args:
             model: On its device, with its weights, which are cast in place.
             sampling: Solver, steps, guidance and precision.
-            speed: One of `SPEEDS`; `default_speed` if not given.
+            speed: As `dip.speed.set_speed` takes it.
 
         Raises:
             ValueError: No such speed.
         """
         self.device = next(model.parameters()).device
-        self.speed = speed or default_speed(self.device)
-        if self.speed not in SPEEDS:
-            raise ValueError(f"unknown speed '{self.speed}', expected one of {', '.join(SPEEDS)}")
+        self.speed = set_speed(model, speed)
         self.sampling = sampling
         self._model = model.eval()
         self._graphs: dict[tuple[bool, torch.Size], _Graph] = {}
         self._may_fall_back = speed is None and self.speed == "compiled"
-        if self.speed == "plain":
-            set_plain(model, plain=True)
-        else:
+        if self.speed != "plain":
             _hold_in(model, compute_dtype(sampling.precision, self.device))
-        if self.speed == "compiled":
-            for module in (*model.blocks, model.head, model.intermediate):
-                if module is not None:
-                    module.compile()
 
     @torch.inference_mode()
     def __call__(self, x_0: Tensor, y: Tensor, *, num_steps: int | None = None) -> Tensor:
@@ -80,16 +64,15 @@ class FastSampler:
         Returns:
             Images, float32, about [-1, 1], shape (B, C, H, W).
         """
-        null_class, sampling = self._model.num_classes, self.sampling
+        sampling = self.sampling
         if num_steps is not None:
             sampling = sampling.model_copy(update={"num_steps": num_steps})
         if self._may_fall_back:
             self._try_to_compile(x_0, y)
         with autocast(self.sampling.precision, self.device):
             if self.speed == "plain":
-                return sample(self._model, x_0, y, sampling, null_class)
-            table = _Table(self._model, y, evaluation_times(sampling), null_class)
-            return integrate(self._velocity(table), x_0, sampling)
+                return sample(self._model, x_0, y, sampling, self._model.num_classes)
+            return integrate(self.velocity(y, sampling), x_0, sampling)
 
     def _try_to_compile(self, x_0: Tensor, y: Tensor) -> None:
         """Draw once; without a speed that was asked for, a machine that cannot compile goes on without."""
@@ -105,7 +88,10 @@ class FastSampler:
             for module in self._model.modules():
                 module._compiled_call_impl = None
 
-    def _velocity(self, table: _Table) -> Velocity:
+    def velocity(self, y: Tensor, sampling: Sampling) -> Velocity:
+        """Guided velocity of a batch with labels y of shape (B,) at `evaluation_times`; not for the speed "plain"."""
+        table = _Table(self._model, y, evaluation_times(sampling), self._model.num_classes)
+
         def velocity(x_t: Tensor, t: float) -> Tensor:
             guidance = is_guided(self.sampling, t)
             conditioning = table.at(t, both=guidance)

@@ -48,6 +48,7 @@ def train(
     save_steps: int | None = None,
     micro_batch: int | None = None,
     gradient_checkpointing: bool = False,
+    speed: str | None = None,
     sample_every: int | None = None,
     data: Store | None = None,
 ) -> None:
@@ -64,6 +65,7 @@ def train(
         save_steps: Also save after every so many steps.
         micro_batch: Most images at a time on a device; all of a process's share of the batch if not given.
         gradient_checkpointing: Spend time to save memory.
+        speed: As `dip.speed.set_speed` takes it; it changes the result to rounding.
         sample_every: Steps between two grids of samples among the tensorboard events; none if not given.
         data: The prepared dataset, that of the spec's name if not given.
 
@@ -82,7 +84,7 @@ def train(
         data = data or Store.of(spec.dataset_name)
         store = ImageStore(nearest_store(data), spec.dataset)
         _check_writable(work)
-        state = TrainingState.new(spec, group, gradient_checkpointing=gradient_checkpointing)
+        state = TrainingState.new(spec, group, gradient_checkpointing=gradient_checkpointing, speed=speed)
         folder = StateFolder(work, spec.canonical() + data.manifest.read_text())
         begin_or_resume(state, spec, folder, group)
         objective = group.parallel(Objective(state.model, state.alignment, training))

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from dip.model import DiP, build_model
 from dip.paths import given_path
 from dip.schema import TrainingSpec
+from dip.speed import set_speed
 from dip.training.checkpoint import StateFolder
 from dip.training.distributed import Group
 from dip.training.ema import EMA
@@ -43,7 +44,9 @@ class TrainingState:
     init_from: dict[str, Any] | None = None  # what was taken from the weights that it started from
 
     @classmethod
-    def new(cls, spec: TrainingSpec, group: Group, *, gradient_checkpointing: bool = False) -> TrainingState:
+    def new(
+        cls, spec: TrainingSpec, group: Group, *, gradient_checkpointing: bool = False, speed: str | None = None
+    ) -> TrainingState:
         """The state before the first step, with random weights from the spec's seed.
 
         Args:
@@ -51,6 +54,7 @@ class TrainingState:
             group: The processes of the training.
             gradient_checkpointing: Keep only what goes into every block and the head, and compute the rest again for
                 the gradient: less memory, more time, the same numbers.
+            speed: As `dip.speed.set_speed` takes it.
         """
         training = spec.training
         torch.manual_seed(training.seed)
@@ -64,6 +68,7 @@ class TrainingState:
             alignment.to(group.device)
         if gradient_checkpointing:
             _checkpoint_gradients(model)
+        set_speed(model, speed)
         projector = [p for p in alignment.parameters() if p.requires_grad] if alignment is not None else []
         optimizer = make_optimizer(model, training, projector)
         model.train()

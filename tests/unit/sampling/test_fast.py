@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dip import speed as speeds
 from dip.model import DiP, build_model
 from dip.sampling import fast
-from dip.sampling.fast import FastSampler, default_speed
+from dip.sampling.fast import FastSampler
 from dip.schema import Model, Run, Sampling
+from dip.speed import default_speed
 
 HEADS = {
     "none": {"head": {"name": "none"}},
@@ -116,7 +118,7 @@ def test_a_machine_that_cannot_compile_samples_all_the_same(
         raise RuntimeError("no compiler\nand much more")
 
     monkeypatch.setattr(nn.Module, "compile", broken)
-    monkeypatch.setattr(fast, "default_speed", lambda device: "compiled")
+    monkeypatch.setattr(speeds, "default_speed", lambda device: "compiled")
     sampler = FastSampler(make("unet"), sampling())
     plain = FastSampler(make("unet"), sampling(), speed="plain")(noise(), Y)
     torch.testing.assert_close(sampler(noise(), Y), plain, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,180 @@
+"""How fast a step of sampling or training is: plain, fast and compiled, beside the bare products of the same step.
+
+    python benchmarks/speed.py sampling [--run dip_xl_16 dit_26x1152] [--speeds plain fast]
+    python benchmarks/speed.py training [--run dip_xl_16] [--images 8]
+
+`sampling` times one guided step at batch 1 (two forward passes) and a short schedule with its interval of guidance.
+`training` times forward and backward pass, optimiser and average. All ways take turns, so that what else the machine
+does meets all alike; the shortest time of each counts. The limit is the summed time of the matrix products and
+convolutions that the fast way makes, done alone (benchmarks/products.py). Works on a GPU if there is one. Weights and
+images are random. Prints tables and writes speed-<what>.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from products import Products, best_seconds
+from tabulate import tabulate
+
+from dip import params
+from dip.diffusion.objective import draw
+from dip.environment import describe_environment, device_name, pick_device
+from dip.files import atomic_write, write_json
+from dip.model import build_model
+from dip.precision import autocast, dtype_name
+from dip.sampling.fast import FastSampler
+from dip.schema import Run
+from dip.training.ema import EMA
+from dip.training.optimization import Objective, gradient_norm, losses_of, make_optimizer, total_loss
+
+Row = dict[str, Any]
+Work = dict[str, Callable[[], object]]
+
+
+def model_of(run: Run) -> Any:
+    """The run's model with random weights, none of them zero, so that nothing is skipped."""
+    torch.manual_seed(0)
+    model = build_model(run.model, run.dataset.image_size, run.dataset.num_classes).to(pick_device())
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+def sampling_steps(run: Run, speeds: list[str], num_steps: int) -> tuple[Work, Work, Products]:
+    """One guided step and a schedule of some steps at every speed, and the products of the fast step."""
+    device, size = pick_device(), run.dataset.image_size
+    x_0, y = torch.randn(1, 3, size, size, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    guided = run.sampling.model_copy(update={"cfg_interval": (0.0, 1.0), "num_steps": 1})
+    short = run.sampling.model_copy(update={"num_steps": num_steps})
+    steps: Work = {}
+    schedules: Work = {}
+    products = Products()
+    for speed in speeds:
+        sampler = FastSampler(model_of(run), short, speed=speed)
+        schedules[speed] = lambda sampler=sampler: sampler(x_0, y)
+        if speed == "plain":
+            once = FastSampler(sampler._model, guided, speed=speed)
+            steps[speed] = lambda once=once: once(x_0, y)
+            continue
+        velocity = sampler.velocity(y, guided)
+
+        def step(velocity: Any = velocity) -> None:
+            with torch.inference_mode(), autocast(guided.precision, device):
+                velocity(x_0, 0.0)
+
+        steps[speed] = step
+        if speed == "fast":
+            with torch.no_grad(), autocast(guided.precision, device), products:
+                sampler.velocity(y, guided)  # the table, computed once for all steps
+                products.counts.clear()
+                velocity(x_0, 0.0)
+    return steps, schedules, products
+
+
+def training_steps(run: Run, speeds: list[str], batch_size: int) -> tuple[Work, Products]:
+    """A training step at every speed, and the products of the fast one."""
+    from dip.speed import set_speed
+
+    device, size = pick_device(), run.dataset.image_size
+    training = run.training.model_copy(update={"alignment": None, "batch_size": batch_size})
+    x_1 = torch.rand(batch_size, 3, size, size, device=device) * 2 - 1
+    labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
+    steps: Work = {}
+    products = Products()
+    for speed in speeds:
+        model = model_of(run)
+        set_speed(model, speed)
+        objective, optimizer = Objective(model, None, training), make_optimizer(model, training)
+        ema = EMA(model, training.ema_decay, training.ema_decays)
+
+        def passes(objective: Any = objective) -> None:
+            path, y = draw(x_1, labels, training, step=0, null_class=run.dataset.num_classes)
+            with autocast(training.precision, device):
+                losses = losses_of(objective, path, y, x_1)
+            total_loss(losses, training).backward()
+
+        def step(passes: Any = passes, optimizer: Any = optimizer, ema: Any = ema, model: Any = model) -> None:
+            passes()
+            gradient_norm(optimizer, training.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            ema.update(model)
+
+        steps[speed] = step
+        if speed == "fast":
+            with products:
+                passes()
+            optimizer.zero_grad(set_to_none=True)
+    return steps, products
+
+
+def take_turns(work: Work, rounds: int, products: Products | None = None) -> dict[str, float]:
+    """The shortest time of every way, and of the bare products."""
+    best = dict.fromkeys([*work, *(["products"] if products else [])], float("inf"))
+    for _ in range(rounds):
+        for name, way in work.items():
+            best[name] = min(best[name], best_seconds(way, repeats=1))
+        if products:
+            best["products"] = min(best["products"], products.seconds())
+    return best
+
+
+def row(run: str, what: str, best: dict[str, float]) -> Row:
+    """Seconds, times the limit, and times as fast as plain."""
+    result: Row = {"run": run, "what": what, **{f"{name}_seconds": seconds for name, seconds in best.items()}}
+    for name in ("fast", "compiled"):
+        if name in best and "products" in best:
+            result[f"{name}_over_products"] = best[name] / best["products"]
+        if name in best and "plain" in best:
+            result[f"plain_over_{name}"] = best["plain"] / best[name]
+    return result
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("sampling", "training"))
+    parser.add_argument("--run", nargs="+", default=["dip_xl_16"], help="runs of params.yaml")
+    parser.add_argument("--speeds", nargs="+", default=["plain", "fast"], choices=("plain", "fast", "compiled"))
+    parser.add_argument("--images", type=int, default=8, help="batch of a training step")
+    parser.add_argument("--steps", type=int, default=10, help="of the schedule")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder of the results")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows: list[Row] = []
+    runs = params.load().runs
+    for name in options.run:
+        if options.what == "sampling":
+            steps, schedules, products = sampling_steps(runs[name], options.speeds, options.steps)
+            rows.append(row(name, "guided step, batch 1", take_turns(steps, options.rounds, products)))
+            rows.append(row(name, f"schedule of {options.steps} steps", take_turns(schedules, options.rounds)))
+        else:
+            work, products = training_steps(runs[name], options.speeds, options.images)
+            rows.append(row(name, f"training step, batch {options.images}", take_turns(work, options.rounds, products)))
+    table = tabulate(rows, headers="keys", floatfmt=".4g", tablefmt="github")
+    print(table)
+    device = pick_device()
+    content = {
+        "settings": {key: value for key, value in vars(options).items() if key != "output"},
+        "rows": rows,
+        "dtype": dtype_name("bf16", device),
+        "load_average": os.getloadavg()[0],
+        "device": device_name(device),
+        "versions": describe_environment(),
+    }
+    write_json(options.output / f"speed-{options.what}.json", content)
+    with atomic_write(options.output / f"speed-{options.what}.md") as file:
+        file.write(f"{table}\n")
+
+
+if __name__ == "__main__":
+    main()
