@@ -1,11 +1,11 @@
-# make setup | demo | test | lint | format: each installs what it needs into .venv first; a second call installs nothing.
+# make setup | demo | pull | test | lint | format: each installs what it needs into .venv first; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Small products on many cores wait for each other: every job of the workflow sets its own number of threads.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo test lint format
+.PHONY: setup demo pull test lint format
 
 setup: .venv/installed
 
@@ -21,6 +21,10 @@ demo: setup
 	dip unlock
 	snakemake --profile workflow/profiles/demo
 	snakemake --profile workflow/profiles/demo --report results/demo/report.html
+
+pull: setup
+	dvc pull
+	dip adopt
 
 test: setup
 	pytest tests/unit -m "not slow" -n 2
