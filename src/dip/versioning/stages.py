@@ -95,7 +95,11 @@ def _write_study(pipeline: Pipeline, study: str, elsewhere: set[str]) -> None:
     for job in jobs:
         if job.rule not in RULES_OF_DATA or stage_of(job) not in elsewhere:
             path = file_of(job, study)
-            files.setdefault(path, {})[stage_of(job)] = _stage(job, folder, _up(path))
+            # The others come after these, and so after Snakemake.
+            first = not any(
+                stage_of(needed) in files.get(file_of(needed, study), ()) for needed in pipeline.upstream(job)
+            )
+            files.setdefault(path, {})[stage_of(job)] = _stage(job, folder, _up(path), first=first)
     files.setdefault(folder.stages, {})["recorded"] = _recorded(jobs, folder)
     for path, stages in files.items():
         content = {"stages": stages, **_displays(pipeline, study, jobs, path)}
@@ -106,7 +110,7 @@ def _write_study(pipeline: Pipeline, study: str, elsewhere: set[str]) -> None:
             shutil.rmtree(path.parent)
 
 
-def _stage(job: Job, folder: StudyFolder, up: str) -> dict[str, Any]:
+def _stage(job: Job, folder: StudyFolder, up: str, *, first: bool) -> dict[str, Any]:
     """The stage that records a job.
 
     Parameters of a run that the stages above have too are left out: DVC has them in what those make.
@@ -117,7 +121,7 @@ def _stage(job: Job, folder: StudyFolder, up: str) -> dict[str, Any]:
     return {
         "wdir": up,
         "cmd": f"{_RECORD} {folder.study} {job.provenance}",
-        "deps": [str(folder.built), *map(str, job.input_files)],
+        "deps": [*([str(folder.built)] if first else []), *map(str, job.input_files)],
         "params": [{str(folder.params): own}],
         # Snakemake makes them; DVC must not delete what it has not recorded yet.
         "outs": [{str(path): {"persist": True}} for path in ([job.folder] if job.folder else []) + files],
