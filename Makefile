@@ -32,12 +32,12 @@ test: setup
 	pytest tests/workflow tests/slurm
 
 lint: setup
-	ruff check src tests benchmarks
-	ruff format --check src tests benchmarks
+	ruff check src tests benchmarks workflow/recorded
+	ruff format --check src tests benchmarks workflow/recorded
 	snakefmt --check Snakefile workflow/rules
 	mypy
 
 format: setup
-	ruff check --fix src tests benchmarks
-	ruff format src tests benchmarks
+	ruff check --fix src tests benchmarks workflow/recorded
+	ruff format src tests benchmarks workflow/recorded
 	snakefmt Snakefile workflow/rules
