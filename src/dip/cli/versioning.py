@@ -28,12 +28,9 @@ def _study(options: argparse.Namespace) -> tuple[Pipeline, str]:
 
 
 def _stages(options: argparse.Namespace) -> None:
-    from dip.versioning.build import changes
-    from dip.versioning.stages import write_stages
+    from dip.versioning.build import refresh
 
-    pipeline, study = _study(options)
-    if changed := write_stages(pipeline, study):
-        logging.warning("%s", changes(study, changed))
+    refresh(*_study(options))
 
 
 def _build(options: argparse.Namespace) -> None:

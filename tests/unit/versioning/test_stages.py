@@ -13,8 +13,9 @@ import yaml
 from dip import params
 from dip.paths import StudyFolder
 from dip.pipeline import Pipeline
-from dip.versioning.build import changes, profile_of
-from dip.versioning.stages import file_of, stage_files, stage_names, stage_of, write_stages
+from dip.versioning.build import profile_of, refresh
+from dip.versioning.call import Call
+from dip.versioning.stages import file_of, stage_files, stage_of, stages_of, write_stages
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -78,8 +79,12 @@ def test_second_call_writes_nothing(pipeline: Pipeline) -> None:
     """Wrong: DVC would see changed files at every call."""
     write_stages(pipeline, "demo")
     before = {path: path.stat().st_mtime_ns for path in Path("studies").rglob("*")}
-    assert write_stages(pipeline, "demo") == []
+    assert not write_stages(pipeline, "demo")
     assert {path: path.stat().st_mtime_ns for path in Path("studies").rglob("*")} == before
+
+
+def of_run(run: str) -> set[str]:
+    return {f"studies/demo/runs/{run}/dvc.yaml:{rule}" for rule in ("train", "sample", "evaluate")}
 
 
 def test_runs_come_and_go(pipeline: Pipeline) -> None:
@@ -88,27 +93,38 @@ def test_runs_come_and_go(pipeline: Pipeline) -> None:
     text = (REPOSITORY / "params.yaml").read_text()
     renamed = Pipeline(params.parse(text.replace("demo_width48", "demo_wide")))
     (StudyFolder.of("demo").run("demo_width48").parent / "dvc.lock").write_text("")
-    changed = write_stages(renamed, "demo")
-    assert set(changed) == {
-        f"studies/demo/runs/{run}/dvc.yaml:{rule}"
-        for run in ("demo_wide", "demo_width48")
-        for rule in ("train", "sample", "evaluate")
-    }
+    changes = write_stages(renamed, "demo")
+    assert set(changes.gone) == of_run("demo_width48")
+    assert of_run("demo_wide") < set(changes.others)
+    assert "studies/demo/dvc.yaml:figure-figure10" in changes.others, "it has another input"
     assert not Path("studies/demo/runs/demo_width48").exists()
-    assert "and 2 more), and DVC reads them when it starts: run the same command again" in changes("demo", changed)
+
+
+def test_changes_are_told_to_whoever_calls_dvc(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wrong: DVC reads stages when it starts; nobody would know of those that this call cannot record."""
+    refresh(pipeline, "demo")
+    monkeypatch.setattr("dip.versioning.build.current_call", lambda: Call((), 0.0))
+    text = (REPOSITORY / "params.yaml").read_text()
+    more = text.replace("[demo_mlp, demo_attention,", "[demo_mlp, demo_width48, demo_attention,")
+    refresh(Pipeline(params.parse(more)), "demo")
+    assert "has the earlier ones: run the same command again to record all" in caplog.text
+    with pytest.raises(ValueError, match="still has those that are gone: run the same command again"):
+        refresh(Pipeline(params.parse(text.replace("demo_width48", "demo_wide"))), "demo")
 
 
 def test_studies_that_share_photographs(pipeline: Pipeline) -> None:
     """Wrong: two stages would write one file, which DVC refuses altogether; or none would."""
     write_stages(pipeline, "demo")
     write_stages(pipeline, "small")
-    demo, small = (set(map(stage_name, stage_names(study))) for study in ("demo", "small"))
+    demo, small = (set(map(stage_name, stages_of(study))) for study in ("demo", "small"))
     shared = {name for name in demo if name.startswith("photograph-")}
     assert len(shared) == 10
     assert not shared & small
     shutil.rmtree("studies/demo")
     write_stages(pipeline, "small")
-    assert shared <= set(map(stage_name, stage_names("small")))
+    assert shared <= set(map(stage_name, stages_of("small")))
 
 
 def stage_name(address: str) -> str:
