@@ -67,6 +67,29 @@ class Project:
         assert bool(jobs) != ("Nothing to be done" in result.stdout), result.stdout[-5000:]
         return jobs
 
+    def plan_here(self) -> set[str]:
+        """The same as `plan`, in a fork of this process, which spares Python's start; with this process's sources."""
+        import snakemake.cli
+
+        output = self.folder.with_name("plan.log")
+        if (child := os.fork()) == 0:
+            os.chdir(self.folder)
+            os.environ.update(self.environment)
+            with output.open("w") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            sys.argv = ["snakemake", "--profile", "workflow/profiles/demo", "--dry-run"]
+            try:
+                snakemake.cli.main(sys.argv[1:])
+            finally:
+                sys.stdout.flush()
+                os._exit(0)
+        os.waitpid(child, 0)
+        text = output.read_text()
+        jobs = planned_jobs(text)
+        assert bool(jobs) != ("Nothing to be done" in text), text[-5000:]
+        return jobs
+
     @property
     def params(self) -> str:
         return (self.folder / "params.yaml").read_text()

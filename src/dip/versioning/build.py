@@ -21,12 +21,13 @@ _STAGES = Path("dvc.yaml")
 _EXPERIMENTS = Path(".dvc") / "tmp" / "exps"  # where DVC runs experiments of its queue, each in a folder of its own
 
 
-def build(pipeline: Pipeline, study: str) -> None:
+def build(pipeline: Pipeline, study: str, also: Path | None = None) -> None:
     """Have Snakemake make what this call of DVC asks for, or all of the study, and note that nothing is left to do.
 
     Args:
         pipeline: All jobs.
         study: Name of the study.
+        also: A file that has to be there in the end, also where only what is made from it would be needed.
 
     Raises:
         ValueError: Snakemake is at work in this folder, no profile is set for the study, or a job failed.
@@ -37,6 +38,13 @@ def build(pipeline: Pipeline, study: str) -> None:
     _share_work()
     refresh(pipeline, study)
     folder, targets = StudyFolder.of(study), _targets(pipeline, study)
+    complete = not targets
+    if also is not None:
+        if pipeline.maker(also) is None:
+            raise ValueError(
+                f"{also}: params.yaml has no such job any more, and DVC still has its stage; run the same command again"
+            )
+        targets = [*(targets or ["all"]), str(also)]
     folder.last_build.unlink(missing_ok=True)
     command = ["snakemake", "--profile", profile, "--config", f"study={study}"]
     if subprocess.run([*command, "--", *targets] if targets else command, check=False).returncode:
@@ -44,7 +52,7 @@ def build(pipeline: Pipeline, study: str) -> None:
             f"Snakemake could not make everything of study '{study}': see above; what is done stays, trainings keep "
             "their checkpoints, and the same command goes on. DVC has recorded nothing that depends on it"
         )
-    if not targets:
+    if complete:
         folder.last_build.parent.mkdir(parents=True, exist_ok=True)
         atomic_copy(folder.params, folder.last_build)
     _note(folder.built, "What comes after this file comes after Snakemake.")
