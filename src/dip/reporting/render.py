@@ -11,6 +11,7 @@ import pandas as pd
 _DIRECTIONS = {"FID": "↓", "sFID": "↓", "IS": "↑", "precision": "↑", "recall": "↑", "latency": "↓"}
 _SHORT = {"precision": "Prec. ↑", "recall": "Rec. ↑"}  # as the paper prints them
 _EVALUATED = ("FID", "sFID", "IS", "precision", "recall")  # what only rows of one evaluator can be compared in
+_OF_METRICS = ("feature_extractor", "num_samples", "protocol")  # where metrics come from
 _BLOCKS = {"published": "Published, as printed in the paper", "measured": "Measured by this repository"}
 _NOT_FULL = "not the full protocol"
 _NOT_COMPARABLE = (
@@ -53,7 +54,7 @@ def to_markdown(table: pd.DataFrame, caption: str, provenance: list[str]) -> str
         kept = [*paper, "protocol"]
         names = {column: _heading(column) for column in paper}
         if source == "measured":
-            kept = [*paper, "run", "device", "feature_extractor", "num_samples", "protocol"]
+            kept = [*paper, "run", "device", *(_OF_METRICS if _has_metrics(table) else ())]
             names |= {"feature_extractor": "evaluator", "num_samples": "samples"}
         else:
             names |= {"protocol": "source"}
@@ -83,7 +84,7 @@ def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label:
 
     Returns:
         Text that ends with a line break. A letter beside each method leads to its evaluator and number of
-        samples below the table.
+        samples below the table, or to its device where the table shows no metrics.
     """
     kept = [column for column in table.columns if column not in provenance]
     names = {column: escape_latex(_SHORT.get(column, _heading(column))) for column in kept}
@@ -164,21 +165,27 @@ def _partial_rows(table: pd.DataFrame) -> set[int]:
     return set(table.index[(table["source"] == "measured") & (table["protocol"] != "full protocol")])
 
 
+def _has_metrics(table: pd.DataFrame) -> bool:
+    """Whether it shows what an evaluator measured; a table of costs does not."""
+    return any(column in table.columns for column in _EVALUATED)
+
+
 def _remarks(table: pd.DataFrame, best: set[tuple[int, str]]) -> str:
     """What a reader has to know below the table."""
     remarks = ["Bold: best measured value."] if best else []
-    return " ".join([*remarks, _NOT_COMPARABLE] if _partial_rows(table) else remarks)
+    return " ".join([*remarks, _NOT_COMPARABLE] if _partial_rows(table) and _has_metrics(table) else remarks)
 
 
 def _evaluator_notes(table: pd.DataFrame) -> tuple[dict[int, str], list[str]]:
-    """A letter for each row of the table, and in LaTeX what evaluator and number of samples it stands for."""
-    partial = _partial_rows(table)
+    """A letter for each row of the table, and in LaTeX what it stands for: evaluator and samples, or a device."""
+    has_metrics, partial = _has_metrics(table), _partial_rows(table)
     marks: dict[int, str] = {}
     letters: dict[str, str] = {}
     for i in table.index:
         extractor, num_samples, source = table.loc[i, ["feature_extractor", "num_samples", "source"]]
         text = f"{extractor}, {_shown('num_samples', num_samples)} samples"
         text += ", as printed" if source == "published" else f", {_NOT_FULL}" if i in partial else ""
+        text = text if has_metrics else str(table.loc[i, "device"])
         marks[i] = letters.setdefault(text, string.ascii_lowercase[len(letters) % 26])
     return marks, [rf"$^{{\mathrm{{{letter}}}}}${escape_latex(text)}." for text, letter in letters.items()]
 

@@ -34,6 +34,13 @@ def test_markdown_blocks(make_row: MakeRow, tmp_path: Path) -> None:
     assert "compare with each other, not with published ones" in measured
 
 
+def test_a_table_of_costs_names_devices_and_no_evaluator(make_row: MakeRow, tmp_path: Path) -> None:
+    """Costs are said not to follow the protocol of metrics that the table does not show, or lack their device."""
+    for text in _render([make_row("a")], tmp_path, layout="cost"):
+        assert "CPU, AMD EPYC" in text
+        assert not any(word in text for word in ("photo network", "protocol", "samples", "published"))
+
+
 def test_markdown_rows_are_whole(make_row: MakeRow, tmp_path: Path) -> None:
     """A pipe or a line break in a label shifts the cells of its row."""
     markdown, _ = _render([make_row("a", label="x | y\nz")], tmp_path)
