@@ -1,11 +1,11 @@
-# make setup | demo | test | bench | lint | format: each installs what it needs into .venv first; a second call installs nothing.
+# make setup | demo | pull | test | bench | lint | format: each installs what it needs first; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Small products on many cores wait for each other: every job of the workflow sets its own number of threads.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo test bench lint format
+.PHONY: setup demo pull test bench lint format
 
 setup: .venv/installed
 
@@ -21,6 +21,10 @@ demo: setup
 	dip unlock
 	snakemake --profile workflow/profiles/demo
 	snakemake --profile workflow/profiles/demo --report results/demo/report.html
+
+pull: setup
+	dvc pull
+	dip adopt
 
 test: setup
 	pytest tests/unit -m "not slow" -n 2
@@ -38,12 +42,12 @@ bench: setup
 	python benchmarks/evaluation.py --output build/benchmarks/evaluation.json
 
 lint: setup
-	ruff check src tests benchmarks
-	ruff format --check src tests benchmarks
+	ruff check src tests benchmarks workflow/recorded
+	ruff format --check src tests benchmarks workflow/recorded
 	snakefmt --check Snakefile workflow/rules
 	mypy
 
 format: setup
-	ruff check --fix src tests benchmarks
-	ruff format src tests benchmarks
+	ruff check --fix src tests benchmarks workflow/recorded
+	ruff format src tests benchmarks workflow/recorded
 	snakefmt Snakefile workflow/rules

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from project import TINY, Project
+from project import TINY, Project, Repository
 
 
 @pytest.fixture
@@ -26,3 +27,19 @@ def _finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def finished(_finished: Project, tmp_path: Path) -> Project:
     """A tiny project in which everything has been made: a copy, free to edit."""
     return _finished.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def _recorded(_finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    repository = Repository.create(tmp_path_factory.mktemp("recorded") / "project", TINY)
+    for name in ("data", "results", "work"):
+        shutil.copytree(_finished.folder / name, repository.folder / name)
+    repository.run("dvc", "repro")
+    repository.commit()
+    return repository
+
+
+@pytest.fixture
+def recorded(_recorded: Repository, tmp_path: Path) -> Repository:
+    """A tiny repository in which everything has been made and DVC has recorded it: a copy, free to edit."""
+    return _recorded.copy(tmp_path / "project")

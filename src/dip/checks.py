@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from dip.data.packaged import NAMES
 from dip.paths import RESULTS, RunFolder
 from dip.schema import (
     DatasetReference,
@@ -127,12 +128,17 @@ def section_mistakes(params: Params) -> Iterator[Mistake]:
             )
         yield from _checkpoint_mistakes(run, params)
         yield from _init_mistakes(run, params)
+    for name, dataset in params.datasets.items():
+        if isinstance(dataset, Photographs):
+            yield from _photograph_mistakes(("datasets", name, "photographs"), dataset.photographs)
     for name, evaluation in params.evaluation.items():
         yield from _evaluation_mistakes(name, evaluation.extractor, evaluation.reference, params)
     for section, entries in (("tables", params.tables), ("figures", params.figures)):
         for name, by_study in entries.items():
             for study, entry in by_study.items():
                 yield from _entry_mistakes((section, name, study), study, entry.runs, params)
+                if section == "figures" and study in params.tables.get(name, {}):
+                    yield (section, name, study), "a table of this study has the same name; give one of them another"
                 if isinstance(entry, Overfit):
                     yield from _overfit_mistakes((section, name, study), entry, params)
                 if isinstance(entry, Gallery):
@@ -251,7 +257,14 @@ def _entry_mistakes(where: Keys, study: str, runs: tuple[str, ...], params: Para
         yield where, f"run '{twice[0]}' stands in it twice"
 
 
+def _photograph_mistakes(where: Keys, photographs: tuple[str, ...]) -> Iterator[Mistake]:
+    for photograph in photographs:
+        if photograph not in NAMES:
+            yield where, f"there is no photograph '{photograph}'; there are {', '.join(NAMES)}"
+
+
 def _overfit_mistakes(where: Keys, figure: Overfit, params: Params) -> Iterator[Mistake]:
+    yield from _photograph_mistakes((*where, "photograph"), (figure.photograph,))
     side = figure.crop.size
     for label, series in figure.series.items():
         run = params.runs.get(series.run)

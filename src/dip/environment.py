@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+_CODE = ("src", "workflow", "Snakefile", "requirements.lock")
 _PACKAGES = ("dip", "torch", "numpy", "einops", "timm", "torch-fidelity", "scipy")
 
 
@@ -54,10 +55,18 @@ def _cpu_name() -> str:
 
 
 def _git_revision() -> str | None:
-    """Revision of the checkout, with `-dirty` where files differ from it; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Revision of the checkout, with `-dirty` where the code differs from it; None outside a checkout.
+
+    Parameters are recorded beside it, so that an edit of params.yaml makes no other code.
+    """
+    revision = _git("describe", "--always", "--abbrev=12", "--exclude=*")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)
+    return f"{revision}-dirty" if revision and changed else revision
+
+
+def _git(*arguments: str) -> str | None:
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.strip()

@@ -62,6 +62,20 @@ def load(path: str | Path = "params.yaml", overrides: Mapping[str, Any] | None =
         raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the repository's folder") from None
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    return parse(text, path, overrides)
+
+
+def parse(text: str, path: str | Path = "params.yaml", overrides: Mapping[str, Any] | None = None) -> Params:
+    """Resolve and check the text of a params.yaml.
+
+    Args:
+        text: The text.
+        path: The file, for messages.
+        overrides: As in `load`.
+
+    Raises:
+        ParamsError: The text is not YAML, or has mistakes; every one is named with its key.
+    """
     try:
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

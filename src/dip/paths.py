@@ -170,6 +170,11 @@ class StudyFolder:
         return SNAKEMAKE / "dip" / f"{self.study}.first"
 
     @property
+    def changed(self) -> Path:
+        """What to do where stages have changed since DVC read them."""
+        return SNAKEMAKE / "dip" / f"{self.study}.changed"
+
+    @property
     def last_build(self) -> Path:
         """The resolved parameters of the last time that Snakemake had nothing left to do in this folder."""
         return SNAKEMAKE / "dip" / f"{self.study}.json"

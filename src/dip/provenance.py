@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from dip.environment import describe_environment
 from dip.files import sha256, write_json
 from dip.paths import SNAKEMAKE
@@ -102,8 +104,11 @@ def read(job: Job) -> Provenance | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
+        what = str(error)
+        if isinstance(error, ValidationError):
+            what = f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
         raise ValueError(
-            f"{job.provenance}: cannot be read ({error}); remove it, and {job.title} is made again"
+            f"{job.provenance}: cannot be read ({what}); remove it, and {job.title} is made again"
         ) from None
 
 
@@ -118,7 +123,7 @@ def differences(job: Job, made: Provenance, checksums: Checksums) -> list[str]:
 
 def changed_parameters(made: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for every value that differs between parameters then and now."""
-    then, today = dict(_leaves(made)), dict(_leaves(now))
+    then, today = dict(leaves(made)), dict(leaves(now))
     lines = []
     for key in sorted({*then, *today}):
         if key not in today:
@@ -156,11 +161,11 @@ def _checksums(paths: Iterable[Path]) -> dict[str, str]:
     return {str(path): sha256(path) for path in paths}
 
 
-def _leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Values of nested mappings by their path."""
     if isinstance(tree, Mapping) and tree:
         for key, item in tree.items():
-            yield from _leaves(item, f"{place}.{key}" if place else str(key))
+            yield from leaves(item, f"{place}.{key}" if place else str(key))
     else:
         yield place, tree
 

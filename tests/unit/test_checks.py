@@ -132,6 +132,16 @@ def test_impossible_run_names_the_key(
             "evaluation.photos.extractor.dataset",
             "'large' has images of 16 pixels, not 8",
         ),
+        (
+            {"datasets.photos.photographs": ["coins", "chelsae"]},
+            "datasets.photos.photographs",
+            "there is no photograph 'chelsae'; there are astronaut, brick",
+        ),
+        (
+            {"figures.table2": {"demo": {"kind": "theory", "caption": "A figure."}}},
+            "figures.table2.demo",
+            "a table of this study has the same name",
+        ),
     ],
 )
 def test_entries_that_do_not_fit_each_other(

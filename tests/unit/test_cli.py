@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from dip import cli, params
+from dip.launch.jobs import TrainingJob
+from dip.launch.launcher import Launcher
 from dip.paths import RunFolder, Store
 from dip.schema import MilestoneSpec, Run, TrainingSpec
 
@@ -87,7 +89,14 @@ def test_planned_parameters_hold(
 ) -> None:
     """Wrong: params.yaml, edited while a workflow runs, would change jobs that were planned before."""
     seen: list[TrainingSpec] = []
-    monkeypatch.setattr("dip.launch.launcher.launch", lambda job, launcher: seen.append(job.spec))
+
+    def launch(job: TrainingJob, launcher: Launcher) -> None:
+        seen.append(job.spec)
+        for path in job.outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"git_revision": "abc", "python": "3", "packages": {}}))
+
+    monkeypatch.setattr("dip.launch.launcher.launch", launch)
     planned = params.load().runs["dip"].part(TrainingSpec)
     cli.main(["train", "dip", "--spec", planned.canonical()])
     assert "has changed" not in caplog.text
@@ -96,8 +105,13 @@ def test_planned_parameters_hold(
     with caplog.at_level(logging.WARNING):
         cli.main(["train", "dip", "--spec", planned.canonical()])
     assert "params.yaml has changed since this job was planned" in caplog.text
+    made = json.loads(RunFolder.of("demo", "dip").folder.joinpath("model.provenance.json").read_text())
+    assert made["parameters"]["runs.dip.model"]["depth"] == 2
     cli.main(["train", "dip"])
     assert [spec.model.depth for spec in seen] == [2, 2, 1]
+    made = json.loads(RunFolder.of("demo", "dip").folder.joinpath("model.provenance.json").read_text())
+    assert made["parameters"]["runs.dip.model"]["depth"] == 1
+    assert made["code"]["git_revision"] == "abc", "the revision that trained, not the one that publishes"
 
 
 def test_stages_follow_each_other(workplace: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,21 @@ def test_no_revision_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.Monk
     assert describe_environment()["git_revision"] is None
     monkeypatch.setenv("PATH", "")
     assert describe_environment()["git_revision"] is None
+
+
+def test_revision_is_that_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: every result after an edit of params.yaml would look as if its code could not be found again."""
+    monkeypatch.chdir(tmp_path)
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@dip.invalid")
+    for path in ("params.yaml", "src/code.py"):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text("1\n")
+    for command in (("init",), ("add", "."), (*identity, "commit", "-m", "A test.")):
+        subprocess.run(["git", "-c", "init.defaultBranch=main", *command], check=True, capture_output=True)
+    Path("params.yaml").write_text("2\n")
+    assert "dirty" not in str(describe_environment()["git_revision"])
+    Path("src/code.py").write_text("2\n")
+    assert str(describe_environment()["git_revision"]).endswith("-dirty")
 
 
 def test_device_has_a_name() -> None:

@@ -10,6 +10,7 @@ from dip.params import load
 from dip.paths import JOBS, study_prefix
 from dip.pipeline import Pipeline
 from dip.pipeline.workflow import Workflow, study_of
+from dip.versioning.lock import wait_for_dvc
 
 # The rules call `dip`, also where the environment of this Snakemake was not activated.
 os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
@@ -53,6 +54,7 @@ def sources_of(rule):
 
 
 if workflow.is_main_process:
+    refused(wait_for_dvc)()
     refused(adopt)(JOBS_OF.pipeline)  # results that DVC has brought
 
 

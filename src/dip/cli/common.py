@@ -64,9 +64,15 @@ def record(rule: str, name: str, study: str | None = None, *, spec: str | None =
         more: See `dip.provenance.record`.
     """
     from dip import provenance
+    from dip.data.packaged import copy_photograph
     from dip.pipeline import Pipeline
 
-    job = Pipeline(reader.load()).find(rule, name, study)
+    pipeline = Pipeline(reader.load())
+    job = pipeline.find(rule, name, study)
+    for needed in pipeline.upstream(job):
+        if needed.rule == "photograph" and not needed.outputs["image"].exists():
+            copy_photograph(needed.outputs["image"].stem)  # it was read in its package
+            provenance.record(needed)
     provenance.record(job.planned(spec) if spec else job, **more)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from dip import params as reader
 from dip.cli.common import Add, find_run, known_study
@@ -14,6 +15,18 @@ def add_commands(add: Add) -> None:
     status.add_argument("--study", help="paper, small or demo, with the runs that have not begun; all if not given")
     status.add_argument("--json", action="store_true", help="as a JSON list")
     add("cancel", _cancel, "end what works on a run, as a SLURM job or here; it can go on later", "run")
+    explain = add("explain", _explain, "what an artefact was made with, whether it is up to date, and why not")
+    explain.add_argument("path", nargs="+", type=Path, help="a table, weights, metrics, ..., or a folder of them")
+    explain.add_argument("--parameters", action="store_true", help="list all parameters that it was made with")
+    ablation = add("ablation", _ablation, "add a run that differs in some settings to params.yaml", "run")
+    ablation.add_argument("--set", action="append", required=True, metavar="KEY=VALUE", help="model.head.depth=2, e.g.")
+    ablation.add_argument("--name", required=True, help="of the new run")
+    ablation.add_argument("--label", help="how tables and figures name it")
+    for what, part in (("table", "SECTION"), ("figure", "PANEL")):
+        help = f"a {what} that shows the run, and shall show the new one below it"
+        ablation.add_argument(f"--{what}", action="append", default=[], metavar=f"NAME[:{part}]", help=help)
+    for command in (explain, ablation):
+        command.set_defaults(light=True)
     add("unlock", _unlock, "remove the lock that a killed Snakemake left in this folder")
 
 
@@ -31,6 +44,30 @@ def _cancel(options: argparse.Namespace) -> None:
 
     params = reader.load()
     print("\n".join(cancel(params, find_run(params, options.run).name)))
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from dip.explain import explain
+    from dip.pipeline import Pipeline
+
+    pipeline = Pipeline(reader.load())
+    for path in options.path:
+        print("\n".join(explain(pipeline, path, parameters=options.parameters)))
+
+
+def _ablation(options: argparse.Namespace) -> None:
+    from dip.ablation import add_run
+    from dip.paths import StudyFolder
+    from dip.pipeline import Pipeline
+    from dip.versioning.stages import write_stages
+
+    shown = {"label": options.label, "tables": options.table, "figures": options.figure}
+    params = add_run(options.run, options.name, options.set, **shown)
+    study = params.runs[options.name].study
+    if StudyFolder.of(study).stages.exists():
+        write_stages(Pipeline(params), study)
+    where = ", ".join((*options.table, *options.figure)) or "no table or figure yet"
+    print(f"params.yaml: runs.{options.name}, shown in {where}; `snakemake` or `dvc repro` makes what is new")
 
 
 def _unlock(options: argparse.Namespace) -> None:

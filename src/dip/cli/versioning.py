@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 
 from dip import params as reader
 from dip.cli.common import Add, known_study
@@ -16,6 +17,7 @@ def add_commands(add: Add) -> None:
     build = add("build", _build, "have Snakemake make a study, as a stage of DVC")
     record = add("record", _record, "record a study that the current call of DVC does not know, as a stage of DVC")
     adopt = add("adopt", _adopt, "let Snakemake know results that DVC or a copy has brought; it does so itself")
+    build.add_argument("--with", dest="also", type=Path, metavar="FILE", help="which has to be there in the end")
     for command in (stages, build, record):
         command.add_argument("study", nargs="?", help="paper, small or demo; params.yaml's `study` if not given")
     for command in (stages, build, record, adopt):
@@ -28,18 +30,15 @@ def _study(options: argparse.Namespace) -> tuple[Pipeline, str]:
 
 
 def _stages(options: argparse.Namespace) -> None:
-    from dip.versioning.build import changes
-    from dip.versioning.stages import write_stages
+    from dip.versioning.build import refresh
 
-    pipeline, study = _study(options)
-    if changed := write_stages(pipeline, study):
-        logging.warning("%s", changes(study, changed))
+    refresh(*_study(options))
 
 
 def _build(options: argparse.Namespace) -> None:
     from dip.versioning.build import build
 
-    build(*_study(options))
+    build(*_study(options), options.also)
 
 
 def _record(options: argparse.Namespace) -> None:

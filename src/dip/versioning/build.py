@@ -21,12 +21,13 @@ _STAGES = Path("dvc.yaml")
 _EXPERIMENTS = Path(".dvc") / "tmp" / "exps"  # where DVC runs experiments of its queue, each in a folder of its own
 
 
-def build(pipeline: Pipeline, study: str) -> None:
+def build(pipeline: Pipeline, study: str, also: Path | None = None) -> None:
     """Have Snakemake make what this call of DVC asks for, or all of the study, and note that nothing is left to do.
 
     Args:
         pipeline: All jobs.
         study: Name of the study.
+        also: A file that has to be there in the end, also where only what is made from it would be needed.
 
     Raises:
         ValueError: Snakemake is at work in this folder, no profile is set for the study, or a job failed.
@@ -35,8 +36,15 @@ def build(pipeline: Pipeline, study: str) -> None:
         raise ValueError(f"Snakemake is at work in this folder (process {process}); wait for it, then run this again")
     profile = profile_of(study)
     _share_work()
-    changed = write_stages(pipeline, study)
+    refresh(pipeline, study)
     folder, targets = StudyFolder.of(study), _targets(pipeline, study)
+    complete = not targets
+    if also is not None:
+        if pipeline.maker(also) is None:
+            raise ValueError(
+                f"{also}: params.yaml has no such job any more, and DVC still has its stage; run the same command again"
+            )
+        targets = [*(targets or ["all"]), str(also)]
     folder.last_build.unlink(missing_ok=True)
     command = ["snakemake", "--profile", profile, "--config", f"study={study}"]
     if subprocess.run([*command, "--", *targets] if targets else command, check=False).returncode:
@@ -44,12 +52,13 @@ def build(pipeline: Pipeline, study: str) -> None:
             f"Snakemake could not make everything of study '{study}': see above; what is done stays, trainings keep "
             "their checkpoints, and the same command goes on. DVC has recorded nothing that depends on it"
         )
-    if not targets:
+    if complete:
         folder.last_build.parent.mkdir(parents=True, exist_ok=True)
         atomic_copy(folder.params, folder.last_build)
     _note(folder.built, "What comes after this file comes after Snakemake.")
-    if changed:
-        _log.warning("%s", changes(study, changed))
+    call = current_call()
+    if call is not None and folder.changed.exists() and folder.changed.stat().st_mtime > call.began:
+        _log.warning("%s", folder.changed.read_text())
 
 
 def record(study: str) -> None:
@@ -70,13 +79,31 @@ def record(study: str) -> None:
     _note(folder.known, "All stages of this study are known to DVC.")
 
 
-def changes(study: str, names: list[str]) -> str:
-    """What to do where stages are new or gone."""
+def refresh(pipeline: Pipeline, study: str) -> None:
+    """Write the stages of a study anew, and say so if DVC has read others.
+
+    Args:
+        pipeline: All jobs.
+        study: Name of the study.
+
+    Raises:
+        ValueError: DVC is at work and has stages that are gone.
+    """
+    changes, marker = write_stages(pipeline, study), StudyFolder.of(study).changed
+    if not changes:
+        return
+    names = [*changes.gone, *changes.others]
     listed = f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
-    return (
-        f"the stages of study '{study}' have changed ({listed}), and DVC reads them when it starts: run the same "
-        "command again to have all recorded; nothing is made twice"
-    )
+    what = f"the stages of study '{study}' have changed ({listed})"
+    if current_call() is None:
+        _log.info("%s", what)
+        return
+    if changes.gone:
+        raise ValueError(f"{what}, and this call of DVC still has those that are gone: run the same command again")
+    text = f"{what}, and this call of DVC has the earlier ones: run the same command again to record all"
+    with atomic_write(marker) as file:
+        file.write(text)
+    _log.warning("%s; nothing is made twice", text)
 
 
 def profile_of(study: str) -> str:

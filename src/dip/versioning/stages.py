@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,23 @@ _HEADER = """\
 Stages = dict[str, Any]
 
 
-def write_stages(pipeline: Pipeline, study: str) -> list[str]:
+@dataclass(frozen=True)
+class Changes:
+    """What has become of a study's stages.
+
+    Attributes:
+        gone: Stages that are no more.
+        others: Stages that are new, or have got other inputs, parameters or outputs.
+    """
+
+    gone: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.gone or self.others)
+
+
+def write_stages(pipeline: Pipeline, study: str) -> Changes:
     """Write the resolved parameters and the stages of a study, and of all others that have some already.
 
     A file is written only if its content changes. Of a dataset that studies share, the one that has its stages keeps
@@ -48,10 +65,10 @@ def write_stages(pipeline: Pipeline, study: str) -> list[str]:
         study: Name of the study.
 
     Returns:
-        The study's stages that are new or gone, none if it had no stages before.
+        What has changed, nothing if the study had no stages before.
     """
     active = [name for name in pipeline.params.studies if name == study or StudyFolder.of(name).stages.exists()]
-    before = stage_names(study)
+    before = stages_of(study)
     if not before:
         with atomic_write(StudyFolder.of(study).first) as file:
             file.write("")
@@ -59,7 +76,11 @@ def write_stages(pipeline: Pipeline, study: str) -> list[str]:
         for name in active:
             elsewhere = {stage for other in active if other != name for stage in _stages_in(StudyFolder.of(other).data)}
             _write_study(pipeline, name, elsewhere)
-    return sorted(before ^ stage_names(study)) if before else []
+    after = stages_of(study)
+    if not before:
+        return Changes()
+    others = (name for name, stage in after.items() if before.get(name) != stage)
+    return Changes(tuple(name for name in before if name not in after), tuple(others))
 
 
 def stage_files(study: str) -> list[Path]:
@@ -69,9 +90,9 @@ def stage_files(study: str) -> list[Path]:
     return [path for path in (folder.data, *runs, folder.stages) if path.exists()]
 
 
-def stage_names(study: str) -> set[str]:
-    """Names of all stages of a study as DVC addresses them."""
-    return {f"{path}:{stage}" for path in stage_files(study) for stage in _stages_in(path)}
+def stages_of(study: str) -> Stages:
+    """All stages of a study by the names by which DVC addresses them."""
+    return {f"{path}:{name}": stage for path in stage_files(study) for name, stage in _stages_in(path).items()}
 
 
 def stage_of(job: Job) -> str:
@@ -95,7 +116,11 @@ def _write_study(pipeline: Pipeline, study: str, elsewhere: set[str]) -> None:
     for job in jobs:
         if job.rule not in RULES_OF_DATA or stage_of(job) not in elsewhere:
             path = file_of(job, study)
-            files.setdefault(path, {})[stage_of(job)] = _stage(job, folder, _up(path))
+            # The others come after these, and so after Snakemake.
+            first = not any(
+                stage_of(needed) in files.get(file_of(needed, study), ()) for needed in pipeline.upstream(job)
+            )
+            files.setdefault(path, {})[stage_of(job)] = _stage(job, folder, _up(path), first=first)
     files.setdefault(folder.stages, {})["recorded"] = _recorded(jobs, folder)
     for path, stages in files.items():
         content = {"stages": stages, **_displays(pipeline, study, jobs, path)}
@@ -106,7 +131,7 @@ def _write_study(pipeline: Pipeline, study: str, elsewhere: set[str]) -> None:
             shutil.rmtree(path.parent)
 
 
-def _stage(job: Job, folder: StudyFolder, up: str) -> dict[str, Any]:
+def _stage(job: Job, folder: StudyFolder, up: str, *, first: bool) -> dict[str, Any]:
     """The stage that records a job.
 
     Parameters of a run that the stages above have too are left out: DVC has them in what those make.
@@ -117,7 +142,7 @@ def _stage(job: Job, folder: StudyFolder, up: str) -> dict[str, Any]:
     return {
         "wdir": up,
         "cmd": f"{_RECORD} {folder.study} {job.provenance}",
-        "deps": [str(folder.built), *map(str, job.input_files)],
+        "deps": [*([str(folder.built)] if first else []), *map(str, job.input_files)],
         "params": [{str(folder.params): own}],
         # Snakemake makes them; DVC must not delete what it has not recorded yet.
         "outs": [{str(path): {"persist": True}} for path in ([job.folder] if job.folder else []) + files],
@@ -176,12 +201,12 @@ def _up(path: Path) -> str:
     return os.path.relpath(".", path.parent)
 
 
-def _stages_in(path: Path) -> list[str]:
-    """Names of the stages of a dvc.yaml; none if it is not there or is damaged."""
+def _stages_in(path: Path) -> Stages:
+    """The stages of a dvc.yaml by name; none if it is not there or is damaged."""
     try:
-        return list(yaml.load(path.read_text(), Loader=_Loader)["stages"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return []
+        return dict(yaml.load(path.read_text(), Loader=_Loader)["stages"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def _write(path: Path, text: str) -> None:

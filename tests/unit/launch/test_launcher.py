@@ -49,8 +49,12 @@ def test_training_is_published_and_not_repeated(job: TrainingJob, monkeypatch: p
     assert sorted(path.name for path in job.target.folder.iterdir()) == [
         "model.safetensors",
         "params.json",
+        "training.csv",
         "training.jsonl",
     ]
+    header, *lines = job.target.curves.read_text().splitlines()
+    assert {"step", "loss"} <= set(header.split(","))
+    assert len(lines) == len(job.target.training_log.read_text().splitlines())
 
 
 def test_second_call_in_the_same_folder_waits_and_trains_nothing(

@@ -1,0 +1,173 @@
+"""`dip ablation`: write a new run, and its place in tables and figures, into params.yaml as a person would.
+
+The file is edited as text, so that comments, order and layout stay; it is replaced only if the result is right and
+nothing else has changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dip.files import atomic_write
+from dip.params import ParamsError, nearest, parse
+from dip.schema import Params
+
+_FILE = Path("params.yaml")
+
+
+def add_run(
+    base: str,
+    name: str,
+    settings: Sequence[str],
+    *,
+    label: str | None = None,
+    tables: Sequence[str] = (),
+    figures: Sequence[str] = (),
+) -> Params:
+    """Add a run that inherits from another one.
+
+    Args:
+        base: The run to inherit from.
+        name: Of the new run.
+        settings: What differs, each as `model.head.depth=2`; values are YAML.
+        label: How tables and figures name it; the name and what differs if not given.
+        tables: Where it is shown, each as `table2` or, where the base stands in several sections, `table2:section`.
+        figures: The same, as `figure10:title of a panel`.
+
+    Returns:
+        The new params.yaml, resolved.
+
+    Raises:
+        ValueError: There is no such run, table, section, figure or panel, a setting cannot be read, or the result is
+            not valid. The file is as it was.
+    """
+    text = _FILE.read_text(encoding="utf-8")
+    before = parse(text, _FILE)
+    if base not in before.runs:
+        raise ParamsError(f"params.yaml: runs.{base}: there is no such run{nearest(base, before.runs)}")
+    if name in before.runs:
+        raise ParamsError(f"params.yaml: runs.{name}: there is such a run already; give the new one another --name")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ParamsError(f"--name {name}: expected small letters, digits and _, a letter first")
+    study, tree = before.runs[base].study, yaml.compose(text, Loader=yaml.SafeLoader)
+    label = label or f"{before.runs[base].label}, {', '.join(settings)}"
+    edits = [_entry(text, tree, base, name, label, _nested(settings))]
+    for section, places in (("tables", tables), ("figures", figures)):
+        for place in places:
+            edits += _shown(tree, section, study, place, base, name)
+    text = _edited(text, edits)
+    after = parse(text, _FILE)
+    _check(before, after, name)
+    with atomic_write(_FILE) as file:
+        file.write(text)
+    return after
+
+
+Edit = tuple[int, str]  # an index of the text, and what is put there
+
+
+def _nested(settings: Sequence[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not all(key.split(".")):
+            raise ValueError(f"--set {setting}: expected key=value, model.head.depth=2 for example")
+        *above, last = key.split(".")
+        place = tree
+        for part in above:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"--set {setting}: {part} has got a value already")
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"--set {setting}: the value is not YAML; quote it") from None
+    return tree
+
+
+def _entry(text: str, tree: Any, base: str, name: str, label: str, settings: dict[str, Any]) -> Edit:
+    """The lines of the new run, below those of the base."""
+    key, value = _pair(_get(tree, "runs"), base)
+    indent = " " * key.start_mark.column
+    entry = {"base": base, "label": label, **settings}
+    lines = [f"{indent}{name}:"]
+    lines += [f"{indent}  {key}: {_inline(value)}" for key, value in entry.items()]
+    return _end_of_line(text, value), "".join(f"\n{line}" for line in lines)
+
+
+def _inline(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _shown(tree: Any, section: str, study: str, place: str, base: str, name: str) -> Iterator[Edit]:
+    """Put the new run after the base wherever a table's section or a figure's panel lists it."""
+    entry, _, where = place.partition(":")
+    by_study = _get(_get(tree, section), entry)
+    if by_study is None or (shown := _get(by_study, study)) is None:
+        raise ValueError(f"params.yaml: {section}.{entry}.{study}: there is no such entry")
+    lists: dict[str, list[yaml.SequenceNode]] = {}
+    if section == "tables":
+        for key, runs in getattr(_get(shown, "sections"), "value", ()):
+            lists[key.value] = [runs]
+    else:
+        for panel in getattr(_get(shown, "panels"), "value", ()):
+            series = getattr(_get(panel, "series"), "value", ())
+            lists.setdefault(getattr(_get(panel, "title"), "value", ""), []).extend(runs for _, runs in series)
+    lists = {title: [runs for runs in found if _place_of(runs, base) is not None] for title, found in lists.items()}
+    titles = [title for title, found in lists.items() if found and where in ("", title)]
+    what = "section" if section == "tables" else "panel"
+    if not titles:
+        raise ValueError(
+            f"params.yaml: {section}.{entry}.{study}: no {what}{f' {where!r}' if where else ''} of its own lists "
+            f"'{base}'; name the new run there by hand"
+        )
+    if len(titles) > 1:
+        raise ValueError(
+            f"params.yaml: {section}.{entry}.{study}: '{base}' is listed in several {what}s; choose one, "
+            + " or ".join(f'--{section[:-1]} "{entry}:{title}"' for title in titles)
+        )
+    for runs in {id(runs): runs for runs in lists[titles[0]]}.values():
+        item = runs.value[_place_of(runs, base) or 0]
+        block = not runs.flow_style
+        yield item.end_mark.index, f"\n{' ' * (item.start_mark.column - 2)}- {name}" if block else f", {name}"
+
+
+def _place_of(runs: yaml.SequenceNode, base: str) -> int | None:
+    return next((place for place, item in enumerate(runs.value) if item.value == base), None)
+
+
+def _get(node: Any, key: str) -> Any:
+    """The value of a key of a mapping, None if it has no such key."""
+    return next((value for found, value in getattr(node, "value", ()) if found.value == key), None)
+
+
+def _pair(node: Any, key: str) -> tuple[yaml.Node, yaml.Node]:
+    return next((found, value) for found, value in node.value if found.value == key)
+
+
+def _end_of_line(text: str, node: yaml.Node) -> int:
+    """Where the last line of a value ends; PyYAML's own end of a block lies behind comments that follow it."""
+    while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    end = text.find("\n", node.end_mark.index)
+    return len(text) if end < 0 else end
+
+
+def _edited(text: str, edits: Sequence[Edit]) -> str:
+    for place, insertion in sorted(edits, reverse=True):
+        text = text[:place] + insertion + text[place:]
+    return text
+
+
+def _check(before: Params, after: Params, name: str) -> None:
+    """Refuse an edit that changes more than it should."""
+    others = {run: entry for run, entry in after.runs.items() if run != name}
+    if others != before.runs or after.datasets != before.datasets or after.evaluation != before.evaluation:
+        raise ValueError("params.yaml: its layout is not understood; add the lines by hand")

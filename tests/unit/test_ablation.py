@@ -1,0 +1,108 @@
+"""A run written into params.yaml by `dip ablation`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dip import cli
+from dip.ablation import add_run
+from dip.params import load
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shipped params.yaml, free to edit."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(REPOSITORY / "params.yaml", "params.yaml")
+    return Path("params.yaml")
+
+
+def test_writes_the_lines_that_a_person_would(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong: comments, order or layout would be lost, or the table would not show the run."""
+    before = file.read_text()
+    cli.main(
+        [
+            *("ablation", "demo_dip", "--name", "demo_shallow", "--label", "U-Net: two stages", "--table", "table2"),
+            *("--set", "model.head.depth=2", "--set", "training.betas=[0.9, 0.95]"),
+        ]
+    )
+    old, new = before.splitlines(), file.read_text().splitlines()
+    added = [line for line in new if line not in old]
+    assert added == [
+        "  demo_shallow:",
+        "    base: demo_dip",
+        "    label: 'U-Net: two stages'",
+        "    model: {head: {depth: 2}}",
+        "    training: {betas: [0.9, 0.95]}",
+        "        Different Patch Detailer Head: [demo_mlp, demo_attention, demo_coordinate, demo_dip, demo_shallow]",
+    ]
+    assert [line for line in old if line not in new] == [
+        "        Different Patch Detailer Head: [demo_mlp, demo_attention, demo_coordinate, demo_dip]"
+    ]
+    assert load().runs["demo_shallow"].model.head.depth == 2
+    assert "runs.demo_shallow, shown in table2" in capsys.readouterr().out
+
+
+def test_panel_of_a_figure(file: Path) -> None:
+    """Wrong: the point would stand in a panel that it is not comparable in, or in none."""
+    panel = "figure10:(a) width of the head"
+    params = add_run("demo_dip_p8", "demo_width64", ["model.head.width=64"], figures=[panel])
+    shown = {panel.title: runs for panel in params.figures["figure10"]["demo"].panels for runs in panel.series.values()}
+    assert shown["(a) width of the head"] == ("demo_width16", "demo_dip_p8", "demo_width64", "demo_width48")
+    assert "demo_width64" not in shown["(a) depth of the head"]
+    assert params.runs["demo_width64"].label == "Post-hoc Refinement, model.head.width=64"
+
+
+def test_block_lists_and_runs_at_the_end(file: Path) -> None:
+    """Wrong: other layouts of YAML would be broken."""
+    text = file.read_text()
+    flow = "[demo_mlp, demo_attention, demo_coordinate, demo_dip]"
+    block = "".join(f"\n        - {run}" for run in flow.strip("[]").split(", "))
+    file.write_text(text.replace(flow, block))
+    params = add_run("demo_dip", "demo_wide", ["model.head.width=48"], tables=["table2"])
+    assert params.tables["table2"]["demo"].runs[-2:] == ("demo_dip", "demo_wide")
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "settings", "shown", "message"),
+    [
+        ("demo_dipp", "new", ["model.depth=3"], {}, "there is no such run; did you mean 'demo_dip'?"),
+        ("demo_dip", "demo_dit", ["model.depth=3"], {}, "runs.demo_dit: there is such a run already"),
+        ("demo_dip", "Demo-new", ["model.depth=3"], {}, "expected small letters, digits and _"),
+        ("demo_dip", "new", ["model.depth"], {}, "expected key=value, model.head.depth=2 for example"),
+        ("demo_dip", "new", ["model.depth=[3"], {}, "the value is not YAML"),
+        ("demo_dip", "new", ["model.haed.depth=3"], {}, "params.yaml: runs.new.model.haed: unknown key"),
+        ("demo_dip", "new", ["model.head.depth=4"], {}, "runs.new.model.head.depth: 4 stages halve the patch"),
+        ("demo_dip", "new", ["model=1", "model.depth=3"], {}, "model has got a value already"),
+        ("demo_dip", "new", ["model.depth=3"], {"tables": ["table9"]}, "tables.table9.demo: there is no such entry"),
+        (
+            "demo_dip",
+            "new",
+            ["model.depth=3"],
+            {"tables": ["table2:Heads"]},
+            "no section 'Heads' of its own lists 'demo_dip'; name the new run there by hand",
+        ),
+        (
+            "demo_dip_p8",
+            "new",
+            ["model.depth=3"],
+            {"figures": ["figure10"]},
+            "'demo_dip_p8' is listed in several panels; choose one, --figure \"figure10:(a) depth of the head\" or ",
+        ),
+    ],
+)
+def test_a_mistake_leaves_the_file_alone(
+    file: Path, run: str, name: str, settings: list[str], shown: dict[str, list[str]], message: str
+) -> None:
+    """Wrong: half an edit, or a file that nothing can read any more."""
+    before = file.read_bytes()
+    with pytest.raises(ValueError) as error:
+        add_run(run, name, settings, **shown)
+    assert message in str(error.value)
+    assert file.read_bytes() == before
+    assert [path.name for path in Path().iterdir()] == ["params.yaml"]

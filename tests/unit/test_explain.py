@@ -1,0 +1,107 @@
+"""What `dip explain` says, and which results are taken over."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from dip import adoption, cli
+from dip.adoption import adopt
+from dip.params import load
+from dip.pipeline import Job, Pipeline
+from dip.provenance import record
+
+
+def make(job: Job) -> None:
+    """Stand-ins for all files of a job."""
+    for path in job.outputs.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path != job.provenance and not path.exists():
+            path.write_text(f"content of {path}")
+    record(job)
+
+
+@pytest.fixture
+def pipeline(workplace: Path) -> Pipeline:
+    """All jobs of a run's metrics have been done."""
+    pipeline = Pipeline(load())
+    for job in pipeline.with_upstream([pipeline.find("evaluate", "dip")]):
+        make(job)
+    return pipeline
+
+
+METRICS = "results/demo/runs/dip/metrics.json"
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    cli.main(["explain", *arguments])
+    return capsys.readouterr().out
+
+
+def test_says_what_it_was_made_with(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong: a number could not be traced to parameters, code and inputs."""
+    text = said(capsys, METRICS)
+    assert "made by     evaluate dip" in text
+    assert "results/demo/runs/dip/samples.npz  " in text
+    assert "up to date" in text and "not up to date" not in text
+    assert "runs.dip.model.depth: 2" not in text
+    assert "runs.dip.model.depth: 2" in said(capsys, METRICS, "--parameters")
+
+
+def test_says_why_it_is_stale(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong: one would have to guess which edit makes days of training again."""
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("depth: 2, num_heads: 2", "depth: 3, num_heads: 2"))
+    Path("data/photographs/coins.png").write_bytes(b"another photograph")
+    text = said(capsys, METRICS)
+    assert "not up to date:" in text
+    assert "train dip\n      runs.dip.model.depth: was 2, is 3" in text
+    assert "prepare photos\n      data/photographs/coins.png: has changed" in text
+    text = said(capsys, "results/demo/runs/dit")
+    assert "train dit has not made it" in text
+    assert "it has not been done" in text
+
+
+def test_file_that_no_job_makes(pipeline: Pipeline) -> None:
+    """Wrong: a mistyped path would look like a file without a history."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["explain", "results/demo/runs/dip/metrisc.json"])
+    assert "no job of params.yaml makes it; did you mean 'results/demo/runs/dip/metrics.json'?" in str(stop.value)
+
+
+def know(job: Job) -> None:
+    """A record of Snakemake for each output."""
+    for path in job.outputs.values():
+        name = base64.urlsafe_b64encode(str(path).encode()).decode()
+        place = Path(".snakemake/metadata") / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps({"params": [repr(job.spec)], "input_checksums": {}}))
+
+
+def test_only_unknown_results_that_are_current_are_taken_over(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: results that were pulled would be made again; or stale ones would be called up to date."""
+    touched: list[list[str]] = []
+    monkeypatch.setattr(adoption, "_touch", touched.append)
+    there = pipeline.with_upstream([pipeline.find("evaluate", "dip")])
+    assert adopt(pipeline) == len(there)
+    assert {Path(path) for path in touched[-1]} == {next(iter(job.outputs.values())) for job in there}
+    for job in there:
+        know(job)
+        for path in job.outputs.values():
+            path.touch()  # in the order in which they are made
+    assert adopt(pipeline) == 0
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("num_samples: 10", "num_samples: 8"))
+    assert adopt(Pipeline(load())) == 0, "an edit is for Snakemake to plan"
+    path.write_text(path.read_text().replace("num_samples: 8", "num_samples: 10"))
+    Path("results/demo/runs/dip/samples.npz").write_text("other samples")
+    for file in Path(".snakemake/metadata").iterdir():
+        file.unlink()
+    adopt(pipeline)
+    assert "results/demo/runs/dip/model.safetensors" in touched[-1]
+    assert not any("samples" in path or "metrics" in path for path in touched[-1]), "what follows from a changed file"
