@@ -29,7 +29,8 @@ pull: setup
 test: setup
 	pytest tests/unit -m "not slow" -n 2
 	pytest tests/unit/data tests/unit/launch tests/unit/training -m slow
-	pytest tests/workflow tests/slurm
+	pytest tests/workflow -n 2 --dist loadfile
+	pytest tests/slurm
 
 lint: setup
 	ruff check src tests benchmarks workflow/recorded
