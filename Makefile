@@ -1,11 +1,11 @@
-# make setup | demo | pull | test | lint | format: each installs what it needs into .venv first; a second call installs nothing.
+# make setup | demo | pull | test | bench | lint | format: each installs what it needs first; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Small products on many cores wait for each other: every job of the workflow sets its own number of threads.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo pull test lint format
+.PHONY: setup demo pull test bench lint format
 
 setup: .venv/installed
 
@@ -31,6 +31,16 @@ test: setup
 	pytest tests/unit/data tests/unit/launch tests/unit/training -m slow
 	pytest tests/workflow -n 2 --dist loadfile
 	pytest tests/slurm
+
+# Ratios, each measured in one run; results in build/benchmarks. About half an hour on 2 idle cores.
+bench: setup
+	mkdir -p build/benchmarks
+	python benchmarks/speed.py sampling --run dip_xl_16 dit_26x1152 --rounds 2 --steps 5
+	python benchmarks/speed.py training --run dip_xl_16 --backbone 768 12 12 --images 4 --rounds 2
+	python benchmarks/training.py saving --output build/benchmarks
+	python benchmarks/training.py recompute --output build/benchmarks
+	python benchmarks/loading.py
+	python benchmarks/evaluation.py --output build/benchmarks/evaluation.json
 
 lint: setup
 	ruff check src tests benchmarks workflow/recorded

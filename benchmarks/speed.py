@@ -1,7 +1,7 @@
 """How fast a step of sampling or training is: plain, fast and compiled, beside the bare products of the same step.
 
     python benchmarks/speed.py sampling [--run dip_xl_16 dit_26x1152] [--speeds plain fast]
-    python benchmarks/speed.py training [--run dip_xl_16] [--images 8]
+    python benchmarks/speed.py training [--run dip_xl_16] [--images 8] [--backbone 768 12 12]
 
 `sampling` times one guided step at batch 1 (two forward passes) and a short schedule with its interval of guidance.
 `training` times forward and backward pass, optimiser and average. All ways take turns, so that what else the machine
@@ -145,6 +145,8 @@ def main() -> None:
     parser.add_argument("--speeds", nargs="+", default=["plain", "fast"], choices=("plain", "fast", "compiled"))
     parser.add_argument("--images", type=int, default=8, help="batch of a training step")
     parser.add_argument("--steps", type=int, default=10, help="of the schedule")
+    sizes = ("WIDTH", "DEPTH", "HEADS")
+    parser.add_argument("--backbone", nargs=3, type=int, metavar=sizes, help="in the place of the run's; B: 768 12 12")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder of the results")
@@ -153,12 +155,16 @@ def main() -> None:
     rows: list[Row] = []
     runs = params.load().runs
     for name in options.run:
+        run = runs[name]
+        if options.backbone:
+            sizes = dict(zip(("hidden_size", "depth", "num_heads"), options.backbone, strict=True))
+            run = run.model_copy(update={"model": run.model.model_copy(update=sizes)})
         if options.what == "sampling":
-            steps, schedules, products = sampling_steps(runs[name], options.speeds, options.steps)
+            steps, schedules, products = sampling_steps(run, options.speeds, options.steps)
             rows.append(row(name, "guided step, batch 1", take_turns(steps, options.rounds, products)))
             rows.append(row(name, f"schedule of {options.steps} steps", take_turns(schedules, options.rounds)))
         else:
-            work, products = training_steps(runs[name], options.speeds, options.images)
+            work, products = training_steps(run, options.speeds, options.images)
             rows.append(row(name, f"training step, batch {options.images}", take_turns(work, options.rounds, products)))
     table = tabulate(rows, headers="keys", floatfmt=".4g", tablefmt="github")
     print(table)
