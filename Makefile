@@ -41,6 +41,7 @@ bench: setup
 	python benchmarks/training.py recompute --output build/benchmarks
 	python benchmarks/loading.py
 	python benchmarks/evaluation.py --output build/benchmarks/evaluation.json
+	python benchmarks/recording.py
 
 lint: setup
 	ruff check src tests benchmarks workflow/recorded
