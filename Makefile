@@ -29,7 +29,8 @@ pull: setup
 test: setup
 	pytest tests/unit -m "not slow" -n 2
 	pytest tests/unit/data tests/unit/launch tests/unit/training -m slow
-	pytest tests/workflow tests/slurm
+	pytest tests/workflow -n 2 --dist loadfile
+	pytest tests/slurm
 
 # Ratios, each measured in one run; results in build/benchmarks. About half an hour on 2 idle cores.
 bench: setup
@@ -40,6 +41,7 @@ bench: setup
 	python benchmarks/training.py recompute --output build/benchmarks
 	python benchmarks/loading.py
 	python benchmarks/evaluation.py --output build/benchmarks/evaluation.json
+	python benchmarks/recording.py
 
 lint: setup
 	ruff check src tests benchmarks workflow/recorded

@@ -3,7 +3,7 @@
     python benchmarks/recording.py [--params tests/tiny.yaml] [--rounds 1]
 
 The clones have what is committed, and the given params.yaml; its study must be `demo`. With params.yaml itself this
-takes half an hour on two cores. Prints a table and writes recording.json.
+takes half an hour on two cores. Prints a table and writes build/benchmarks/recording.json.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=REPOSITORY / "tests/tiny.yaml")
     parser.add_argument("--rounds", type=int, default=1, help="of both commands, one after the other")
-    parser.add_argument("--output", type=Path, default=Path("recording.json"))
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "build/benchmarks/recording.json")
     options = parser.parse_args()
     rows = []
     for number in range(options.rounds):
