@@ -27,7 +27,7 @@ pull: setup
 	dip adopt
 
 test: setup
-	pytest tests/unit -m "not slow" -n 2
+	OMP_NUM_THREADS=1 pytest tests/unit -m "not slow" -n 2
 	pytest tests/unit/data tests/unit/launch tests/unit/training -m slow
 	pytest tests/workflow -n 2 --dist loadfile
 	pytest tests/slurm
