@@ -35,6 +35,7 @@ from dip.diffusion.objective import draw
 from dip.environment import describe_environment, device_name, pick_device
 from dip.files import atomic_write, write_json
 from dip.paths import Store
+from dip.precision import autocast
 from dip.schema import Photographs, TrainingSpec
 from dip.training.checkpoint import StateFolder
 from dip.training.distributed import Group, Place
@@ -212,10 +213,9 @@ def _step(state: TrainingState, spec: TrainingSpec) -> Callable[[], object]:
     y = torch.zeros(len(x_1), dtype=torch.int64, device=device)
     path, y = draw(x_1, y, spec.training, step=0, null_class=spec.dataset.num_classes)
     objective = Objective(state.model, None, spec.training)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=spec.training.precision == "bf16")
 
     def step() -> None:
-        with autocast:
+        with autocast(spec.training.precision, device):
             losses = losses_of(objective, path, y, x_1)
         total_loss(losses, spec.training).backward()
         gradient_norm(state.optimizer, None)

@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from dip.evaluation.inception import INCEPTION_SHA256, find_inception_weights, load_inception
-from dip.evaluation.photo_network import load_photo_network
 from dip.files import sha256
 from dip.progress import Progress
 
 if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
     from typing_extensions import TypeIs
 
 
@@ -94,7 +92,10 @@ def open_extractor(name: str, weights: str | Path | None = None) -> Extractor:
         FileNotFoundError: The file is missing.
         ValueError: An unknown name, no file for "photo", or a file that holds something else.
     """
+    # torch-fidelity brings torchvision and takes seconds to import, which sampling, for one, does without.
     if name == "inception":
+        from dip.evaluation.inception import INCEPTION_SHA256, find_inception_weights, load_inception
+
         path = find_inception_weights(weights)
         checksum = sha256(path)
         verified = checksum == INCEPTION_SHA256
@@ -103,6 +104,8 @@ def open_extractor(name: str, weights: str | Path | None = None) -> Extractor:
     if name == "photo":
         if weights is None:
             raise ValueError("the photo network needs the file its training wrote: give `weights`")
+        from dip.evaluation.photo_network import load_photo_network
+
         photo = load_photo_network(weights)
         title = f"photo network ({photo.num_classes} classes, {photo.image_size} px)"
         return Extractor(title, photo, sha256(weights), verified=False, image_size=photo.image_size)

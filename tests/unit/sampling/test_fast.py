@@ -12,8 +12,7 @@ from dip import speed as speeds
 from dip.model import DiP, build_model
 from dip.sampling import fast
 from dip.sampling.fast import FastSampler
-from dip.schema import Model, Run, Sampling
-from dip.speed import default_speed
+from dip.schema import Model, Sampling
 
 HEADS = {
     "none": {"head": {"name": "none"}},
@@ -140,11 +139,3 @@ def test_on_a_gpu(speed: str, solver: str) -> None:
     for batch in (3, 2, 3):
         x_0, y = noise(batch).to(device), Y[:batch].to(device)
         torch.testing.assert_close(quick(x_0, y), plain(x_0, y), rtol=1e-3, atol=1e-3)
-
-
-def test_speed_is_chosen_by_the_device_unless_named(run: Run) -> None:
-    """Wrong: a GPU would be left waiting for the host, or a CPU would compile for a minute."""
-    assert (default_speed(torch.device("cuda")), default_speed(torch.device("cpu"))) == ("compiled", "fast")
-    assert FastSampler(make("none"), run.sampling).speed == "fast"
-    with pytest.raises(ValueError, match="unknown speed 'quick', expected one of plain, fast, compiled"):
-        FastSampler(make("none"), run.sampling, speed="quick")
