@@ -123,7 +123,7 @@ def profile_of(study: str) -> str:
 
 
 def _asked(pipeline: Pipeline, study: str) -> list[Job]:
-    """Jobs whose stages or files the current call of DVC names; none if it asks for everything, or for another stage."""
+    """Jobs whose stages or files the current call of DVC names; none if it asks for something else, or everything."""
     call = current_call()
     targets = [] if call is None else [os.path.normpath(target) for target in call.targets]
     names: dict[str, list[Job]] = {}
