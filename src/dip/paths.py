@@ -176,7 +176,7 @@ class StudyFolder:
 
     @property
     def last_build(self) -> Path:
-        """The resolved parameters of the last time that Snakemake had nothing left to do in this folder."""
+        """For which parameters and jobs Snakemake had nothing left to do in this folder when it was last called."""
         return SNAKEMAKE / "dip" / f"{self.study}.json"
 
 

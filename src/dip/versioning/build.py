@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from dip.files import atomic_copy, atomic_write
+from dip.files import atomic_write, sha256, write_json
 from dip.paths import WORK, StudyFolder
 from dip.pipeline import Job, Pipeline
 from dip.unlock import snakemake_at_work
@@ -37,14 +37,15 @@ def build(pipeline: Pipeline, study: str, also: Path | None = None) -> None:
     profile = profile_of(study)
     _share_work()
     refresh(pipeline, study)
-    folder, targets = StudyFolder.of(study), _targets(pipeline, study)
-    complete = not targets
+    folder, asked = StudyFolder.of(study), _asked(pipeline, study)
+    targets = [str(next(iter(job.outputs.values()))) for job in asked]
     if also is not None:
-        if pipeline.maker(also) is None:
+        if (job := pipeline.maker(also)) is None:
             raise ValueError(
                 f"{also}: params.yaml has no such job any more, and DVC still has its stage; run the same command again"
             )
         targets = [*(targets or ["all"]), str(also)]
+        asked = [*asked, job] if asked else []
     folder.last_build.unlink(missing_ok=True)
     command = ["snakemake", "--profile", profile, "--config", f"study={study}"]
     if subprocess.run([*command, "--", *targets] if targets else command, check=False).returncode:
@@ -52,9 +53,8 @@ def build(pipeline: Pipeline, study: str, also: Path | None = None) -> None:
             f"Snakemake could not make everything of study '{study}': see above; what is done stays, trainings keep "
             "their checkpoints, and the same command goes on. DVC has recorded nothing that depends on it"
         )
-    if complete:
-        folder.last_build.parent.mkdir(parents=True, exist_ok=True)
-        atomic_copy(folder.params, folder.last_build)
+    done = [str(job.provenance) for job in pipeline.with_upstream(asked)] if asked else None  # None: all
+    write_json(folder.last_build, {"params": sha256(folder.params), "jobs": done})
     _note(folder.built, "What comes after this file comes after Snakemake.")
     call = current_call()
     if call is not None and folder.changed.exists() and folder.changed.stat().st_mtime > call.began:
@@ -122,25 +122,18 @@ def profile_of(study: str) -> str:
         ) from None
 
 
-def _targets(pipeline: Pipeline, study: str) -> list[str]:
-    """Files that the current call of DVC asks for by name; none if it asks for everything."""
+def _asked(pipeline: Pipeline, study: str) -> list[Job]:
+    """Jobs whose stages or files the current call of DVC names; none if it asks for something else, or everything."""
     call = current_call()
-    if call is None or not call.targets:
-        return []
-    jobs = _asked(pipeline, study, call.targets)
-    return [str(next(iter(job.outputs.values()))) for job in jobs]
-
-
-def _asked(pipeline: Pipeline, study: str, targets: tuple[str, ...]) -> list[Job]:
-    """Jobs whose stages or files a call of DVC names; none if one of the names is something else."""
+    targets = [] if call is None else [os.path.normpath(target) for target in call.targets]
     names: dict[str, list[Job]] = {}
     for job in pipeline.jobs(study):
         path = file_of(job, study)
         for name in (str(path), f"{path}:{stage_of(job)}", *map(str, job.outputs.values())):
             names.setdefault(name, []).append(job)
-    if not all(os.path.normpath(target) in names for target in targets):
+    if not all(target in names for target in targets):
         return []
-    return [job for target in targets for job in names[os.path.normpath(target)]]
+    return [job for target in targets for job in names[target]]
 
 
 def _share_work() -> None:

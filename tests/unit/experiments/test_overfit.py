@@ -131,7 +131,6 @@ def test_draw_without_details(read: Callable[..., Params]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"photograph": "mona_lisa"}, "there is no photograph 'mona_lisa'"),
         ({"crop": {"top": 145, "left": 0, "size": 8}}, "rows 145 to 153 .* outside photograph 'coins', .* 192 x 151"),
         ({"crop": {"top": 0, "left": 190, "size": 8}}, "columns 190 to 198"),
     ],
@@ -141,6 +140,12 @@ def test_impossible_crops_are_refused(read: Callable[..., Params], changes: Cont
     params = read(**changes)
     with pytest.raises(ValueError, match=message):
         overfit.run(settings_of(params), params)
+
+
+def test_unknown_photograph_is_refused_before_anything_runs(read: Callable[..., Params]) -> None:
+    """If it were not, every plan of the whole study would fail on a file that nothing makes."""
+    with pytest.raises(ValueError, match=r"figures.figure3.demo.photograph: there is no photograph 'mona_lisa'"):
+        read(photograph="mona_lisa")
 
 
 def test_a_loss_that_is_not_finite_is_named(read: Callable[..., Params]) -> None:
