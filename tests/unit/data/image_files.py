@@ -83,5 +83,6 @@ def write_parquet(
 
 
 def content_of(store: Store) -> dict[str, bytes]:
-    """All files of a store by name, but for its lock."""
-    return {path.name: path.read_bytes() for path in store.folder.iterdir() if path.name != ".lock"}
+    """All files of a store by name, but for its lock and what says how it was made."""
+    files = (path for path in store.folder.iterdir() if path.name not in (".lock", "manifest.provenance.json"))
+    return {path.name: path.read_bytes() for path in files}
