@@ -75,9 +75,10 @@ class Project:
         if (child := os.fork()) == 0:
             os.chdir(self.folder)
             os.environ.update(self.environment)
-            with output.open("w") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
+            file = output.open("w")
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            sys.stdout = sys.stderr = file  # pytest has put others in their place
             sys.argv = ["snakemake", "--profile", "workflow/profiles/demo", "--dry-run"]
             try:
                 snakemake.cli.main(sys.argv[1:])
