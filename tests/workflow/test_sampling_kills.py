@@ -65,7 +65,9 @@ def test_samples_after_ten_kills_are_those_without_any(project: Project, tmp_pat
     assert 0 < before < SAMPLES // 4
     result = project.command(*COMMAND, "--processes", "2")
     assert result.returncode == 0, result.stdout
-    assert re.search(rf"going on with {4 * before} of {SAMPLES} samples", result.stdout)
+    found = re.search(rf"going on with (\d+) of {SAMPLES} samples", result.stdout)
+    assert found is not None, result.stdout
+    assert 4 * before <= int(found[1]) < SAMPLES, "all that was there; the other process may have made more by then"
     for name in OUTPUTS:
         assert project.content(f"results/demo/runs/dit/{name}") == whole.content(f"results/demo/runs/dit/{name}")
     assert not list(project.folder.glob("work/dit-sample-*/shards-*"))
