@@ -14,7 +14,8 @@ def test_a_training_of_two_processes_is_published(cluster: Cluster) -> None:
     result = cluster.train()
     assert result.returncode == 0, result.stdout
     run = cluster.project.folder / "results/demo/runs/dit"
-    assert {path.name for path in run.iterdir()} == {"model.safetensors", "params.json", "training.jsonl"}
+    written = {"model.safetensors", "model.provenance.json", "params.json", "training.csv", "training.jsonl"}
+    assert {path.name for path in run.iterdir()} == written
     assert json.loads((run / "params.json").read_text())["finished_step"] == 4
     job = cluster.job()
     assert f"submitted SLURM job {job}" in result.stdout
