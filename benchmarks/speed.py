@@ -57,10 +57,11 @@ def sampling_steps(run: Run, speeds: list[str], num_steps: int) -> tuple[Work, W
     schedules: Work = {}
     products = Products()
     for speed in speeds:
-        sampler = FastSampler(model_of(run), short, speed=speed)
+        model = model_of(run)
+        sampler = FastSampler(model, short, speed=speed)
         schedules[speed] = lambda sampler=sampler: sampler(x_0, y)
         if speed == "plain":
-            once = FastSampler(sampler._model, guided, speed=speed)
+            once = FastSampler(model, guided, speed=speed)
             steps[speed] = lambda once=once: once(x_0, y)
             continue
         velocity = sampler.velocity(y, guided)

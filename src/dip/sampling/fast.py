@@ -93,9 +93,8 @@ class FastSampler:
         table = _Table(self._model, y, evaluation_times(sampling), self._model.num_classes)
 
         def velocity(x_t: Tensor, t: float) -> Tensor:
-            guidance = is_guided(self.sampling, t)
-            conditioning = table.at(t, both=guidance)
-            t_emb, blocks, final = conditioning
+            guidance = is_guided(sampling, t)
+            t_emb, blocks, final = table.at(t, both=guidance)
             assert isinstance(blocks, Tensor)
             return self._step(guidance, [x_t, t_emb, blocks, *([] if final is None else [final])])
 

@@ -81,6 +81,16 @@ def test_conditioning_is_computed_once_for_each_time_and_label(monkeypatch: pyte
     assert computed == [10 * 3], "ten steps of two labels and of none"
 
 
+def test_a_velocity_is_guided_by_the_sampling_that_it_is_asked_for() -> None:
+    """Wrong: a step timed as guided would be half of one."""
+    sampler = FastSampler(make("unet"), sampling(), speed="fast")
+    with torch.inference_mode():
+        inside, outside = (
+            sampler.velocity(Y, sampling(cfg_interval=interval))(noise(), 0.0) for interval in ((0.0, 1.0), (0.5, 1.0))
+        )
+    assert not torch.allclose(inside, outside)
+
+
 def test_bfloat16_stays_near(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: weights that are held in bfloat16 would be computed with otherwise than autocast does."""
     monkeypatch.setattr("dip.precision._has_bfloat16", lambda device_type: True)
