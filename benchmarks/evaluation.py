@@ -28,6 +28,7 @@ from tabulate import tabulate
 from dip.environment import describe_environment, device_name
 from dip.evaluation import Statistics, frechet_distance, inception_score, precision_recall
 from dip.files import write_json
+from dip.memory import keep_freed_memory
 from dip.sampling.shards import Shards
 
 POOL, SPATIAL, CLASSES = 2048, 2023, 1008
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--merge", action="store_true", help="merge shards instead of computing metrics")
     parser.add_argument("--output", type=Path, default=Path("evaluation.json"))
     options = parser.parse_args()
+    keep_freed_memory()  # as every job does
     torch.set_num_threads(options.threads)
     if options.merge:
         watch = merge(options.num_samples, options.image_size)

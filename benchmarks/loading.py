@@ -246,7 +246,8 @@ def main() -> None:
     """Measure and write."""
     import torch
 
-    from dip.data.dataset import ImageStore, TrainingOrder, load_batch
+    from dip.data.dataset import ImageStore, load_batch
+    from dip.data.order import TrainingOrder
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)

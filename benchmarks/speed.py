@@ -20,31 +20,19 @@ from typing import Any
 
 import torch
 from products import Products, best_seconds
+from steps import model_of, training_step
 from tabulate import tabulate
 
 from dip import params
-from dip.diffusion.objective import draw
 from dip.environment import describe_environment, device_name, pick_device
 from dip.files import atomic_write, write_json
-from dip.model import build_model
+from dip.memory import keep_freed_memory
 from dip.precision import autocast, dtype_name
 from dip.sampling.fast import FastSampler
 from dip.schema import Run
-from dip.training.ema import EMA
-from dip.training.optimization import Objective, gradient_norm, losses_of, make_optimizer, total_loss
 
 Row = dict[str, Any]
 Work = dict[str, Callable[[], object]]
-
-
-def model_of(run: Run) -> Any:
-    """The run's model with random weights, none of them zero, so that nothing is skipped."""
-    torch.manual_seed(0)
-    model = build_model(run.model, run.dataset.image_size, run.dataset.num_classes).to(pick_device())
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.02)
-    return model
 
 
 def sampling_steps(run: Run, speeds: list[str], num_steps: int) -> tuple[Work, Work, Products]:
@@ -81,38 +69,14 @@ def sampling_steps(run: Run, speeds: list[str], num_steps: int) -> tuple[Work, W
 
 def training_steps(run: Run, speeds: list[str], batch_size: int) -> tuple[Work, Products]:
     """A training step at every speed, and the products of the fast one."""
-    from dip.speed import set_speed
-
-    device, size = pick_device(), run.dataset.image_size
-    training = run.training.model_copy(update={"alignment": None, "batch_size": batch_size})
-    x_1 = torch.rand(batch_size, 3, size, size, device=device) * 2 - 1
-    labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
     steps: Work = {}
     products = Products()
     for speed in speeds:
-        model = model_of(run)
-        set_speed(model, speed)
-        objective, optimizer = Objective(model, None, training), make_optimizer(model, training)
-        ema = EMA(model, training.ema_decay, training.ema_decays)
-
-        def passes(objective: Any = objective) -> None:
-            path, y = draw(x_1, labels, training, step=0, null_class=run.dataset.num_classes)
-            with autocast(training.precision, device):
-                losses = losses_of(objective, path, y, x_1)
-            total_loss(losses, training).backward()
-
-        def step(passes: Any = passes, optimizer: Any = optimizer, ema: Any = ema, model: Any = model) -> None:
-            passes()
-            gradient_norm(optimizer, training.gradient_clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            ema.update(model)
-
-        steps[speed] = step
+        step = training_step(run, speed, batch_size)
+        steps[speed] = step.whole
         if speed == "fast":
             with products:
-                passes()
-            optimizer.zero_grad(set_to_none=True)
+                step.passes()
     return steps, products
 
 
@@ -152,6 +116,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder of the results")
     options = parser.parse_args()
+    keep_freed_memory()  # as every job does
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
     runs = params.load().runs

@@ -1,4 +1,4 @@
-"""Reading a store: memory-mapped images, in an order that depends on (seed, epoch) alone.
+"""Reading a store: memory-mapped images, alone or as the batches of a training.
 
 B batch, C channels, H x W image.
 """
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dip.data.manifest import Manifest, Shard, read_manifest
+from dip.data.order import TrainingOrder
 from dip.paths import Store
 from dip.random import Stream, uniform
 from dip.schema import Dataset
@@ -136,30 +137,6 @@ def _allow_open_files(number: int) -> None:
     if resource.RLIM_INFINITY != soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard < 0 else min(wanted, hard), hard))
-
-
-class TrainingOrder:
-    """Which image is at which place of which batch: a shuffle per epoch, the incomplete last batch dropped.
-
-    Args:
-        num_images: Images in the dataset.
-        batch_size: Global batch.
-        seed: Seed of the training.
-    """
-
-    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
-        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
-        self.steps_per_epoch = num_images // batch_size
-        self._epoch = -1
-        self._order: NDArray[np.int64] = np.empty(0, np.int64)
-
-    def indices(self, step: int) -> NDArray[np.int64]:
-        """Images of a step (counted from 0), shape (batch_size,)."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
-            self._epoch = epoch
-        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
 
 
 def load_batch(

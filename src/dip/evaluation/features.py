@@ -1,6 +1,6 @@
 """One interface to the networks whose features the metrics compare, and extraction in batches.
 
-Every extractor is a torch-fidelity `FeatureExtractorBase` that returns `pool`, `spatial` and `logits`.
+Every network stands behind torch-fidelity's interface and returns `pool`, `spatial` and `logits`.
 
 Shapes: n = number of images, B = batch, H/W = image, K = number of classes.
 """
@@ -21,8 +21,9 @@ from dip.files import sha256
 from dip.progress import Progress
 
 if TYPE_CHECKING:
-    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
     from typing_extensions import TypeIs
+
+    from dip.evaluation.extractors import AdmFeatures
 
 
 class ImageSet(Protocol):
@@ -74,7 +75,7 @@ class Extractor:
     """
 
     name: str
-    network: FeatureExtractorBase
+    network: AdmFeatures
     sha256: str
     verified: bool
     image_size: int | None
@@ -104,11 +105,12 @@ def open_extractor(name: str, weights: str | Path | None = None) -> Extractor:
     if name == "photo":
         if weights is None:
             raise ValueError("the photo network needs the file its training wrote: give `weights`")
+        from dip.evaluation.extractors import PhotoFeatures
         from dip.evaluation.photo_network import load_photo_network
 
         photo = load_photo_network(weights)
         title = f"photo network ({photo.num_classes} classes, {photo.image_size} px)"
-        return Extractor(title, photo, sha256(weights), verified=False, image_size=photo.image_size)
+        return Extractor(title, PhotoFeatures(photo), sha256(weights), verified=False, image_size=photo.image_size)
     raise ValueError(f"unknown feature extractor {name!r}: expected 'inception' or 'photo'")
 
 

@@ -10,15 +10,16 @@ import pickle
 from pathlib import Path
 
 import torch
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
+from dip.evaluation.extractors import AdmFeatures
 
 # The file torch-fidelity and pytorch-fid publish: the TensorFlow graph of 2015-12-05 that ADM uses, converted.
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 SPATIAL_CHANNELS = 7  # guided-diffusion, evaluator.py: `spatial = ...[..., :7]`
 
 
-class AdmInceptionV3(FeatureExtractorBase):
+class AdmInceptionV3(AdmFeatures):
     """torch-fidelity's InceptionV3 with the three features of the ADM suite.
 
     Features: `pool` (B, 2048), `spatial` (B, 2023), the first 7 channels of `Mixed_6d.branch1x1` after batch norm
@@ -32,7 +33,7 @@ class AdmInceptionV3(FeatureExtractorBase):
     """
 
     def __init__(self, weights: dict[str, torch.Tensor]) -> None:
-        super().__init__("inception", self.get_provided_features_list())
+        super().__init__("inception")
         # torch-fidelity unpickles any file it is given; this buffer holds only the tensors read safely before.
         buffer = io.BytesIO()
         torch.save(weights, buffer)
@@ -40,21 +41,6 @@ class AdmInceptionV3(FeatureExtractorBase):
         self.inception = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], buffer)
         self.inception.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
         self._spatial = torch.empty(0)
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        """Names of the features, in the order `forward` returns them."""
-        return ("pool", "spatial", "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        """The feature torch-fidelity's own metrics use."""
-        return {"isc": "logits", "fid": "pool", "kid": "pool", "prc": "pool"}[metric]
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        """Whether torch-fidelity may compile it: a hook does not survive that."""
-        return False
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Features of uint8 images (B, 3, H, W) of any size, resized to 299 as TensorFlow 1 does."""

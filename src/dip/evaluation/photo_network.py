@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from dip.files import atomic_write
 from dip.progress import Progress
@@ -31,7 +30,7 @@ SPATIAL_SIZE = 8
 SPATIAL_CHANNELS = 4
 
 
-class PhotoNetwork(FeatureExtractorBase):
+class PhotoNetwork(nn.Module):
     """Five convolutions with batch norm, mean pooling and a linear classifier.
 
     Features: `pool` (B, 64), the pooled output of the last convolution; `spatial` (B, 256), the first 4 channels of
@@ -47,7 +46,7 @@ class PhotoNetwork(FeatureExtractorBase):
     """
 
     def __init__(self, image_size: int, num_classes: int, settings: dict | None = None) -> None:
-        super().__init__("photo", self.get_provided_features_list())
+        super().__init__()
         if image_size < 16 or image_size % 4:
             raise ValueError(f"image_size must be a multiple of 4 of at least 16, got {image_size}")
         if num_classes < 2:
@@ -65,23 +64,8 @@ class PhotoNetwork(FeatureExtractorBase):
         self.classifier = nn.Linear(POOL_DIMENSION, num_classes)
         self.eval()
 
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        """Names of the features, in the order `forward` returns them."""
-        return ("pool", "spatial", "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        """The feature torch-fidelity's own metrics use."""
-        return {"isc": "logits", "fid": "pool", "kid": "pool", "prc": "pool"}[metric]
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        """Whether torch-fidelity may compile it."""
-        return False
-
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Features of images.
+        """`pool`, `spatial` and `logits` of images.
 
         Args:
             images: uint8, shape (B, 3, image_size, image_size).

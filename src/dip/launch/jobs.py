@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 from dip.files import atomic_copy, atomic_write, move, sha256
 from dip.launch.folder import WorkFolder, this_job
+from dip.memory import keep_freed_memory
 from dip.paths import RunFolder, Store, given_path, reference, stage_folder, work_folder
 from dip.progress import recorded
 from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, TrainingSpec
@@ -97,6 +98,7 @@ class Job(ABC):
                 stack.enter_context(recorded(self.work / "progress.json"))
             if not self.finished():
                 stack.enter_context(_end_noted(folder))
+                keep_freed_memory()
                 self.start()
 
     def checkpoint(self) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from dip.diffusion.sampler import to_uint8
 from dip.model import build_model
 from dip.random import Stream, hashed, noise
 from dip.sampling.fast import FastSampler
-from dip.schema import SamplingSpec, SolverSpec
 from dip.training.checkpoint import load_weights
+
+if TYPE_CHECKING:
+    from dip.schema import SamplingSpec, SolverSpec
 
 
 def sample_labels(kind: str, num_samples: int, num_classes: int, seed: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,10 @@ from dip.model import DiP
 from dip.model.assembly import Conditioning
 from dip.model.convolution import PatchConv
 from dip.precision import autocast, compute_dtype
-from dip.schema import Sampling
 from dip.speed import set_speed
+
+if TYPE_CHECKING:
+    from dip.schema import Sampling
 
 _log = logging.getLogger(__name__)
 _TABLE_BYTES = 2**28  # of what is computed ahead for a portion of the steps

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,10 @@ from dip.environment import describe_environment, device_name, pick_device
 from dip.files import write_json
 from dip.precision import dtype_name
 from dip.sampling.draw import load_sampler
-from dip.schema import SolverSpec
+from dip.sampling.fast import FastSampler
+
+if TYPE_CHECKING:
+    from dip.schema import SolverSpec
 
 _log = logging.getLogger(__name__)
 _GAIN = 1.05  # images a second that a larger batch must give, times those of the best one
@@ -35,10 +38,7 @@ def measure_latency(
     search_seconds: float = 300,
     speed: str | None = None,
 ) -> None:
-    """Write the median time of one image after one warm-up, its spread, and images a second at the best batch.
-
-    One image is measured as the paper does: batch 1, all steps, guidance. The batch is doubled until images a second
-    twice in a row grow by less than 5 %, memory does not suffice, or the time for it is over.
+    """Write what a sample of a run costs, as `cost_of_sampling` finds it.
 
     Args:
         spec: Model, solver and guidance.
@@ -48,13 +48,30 @@ def measure_latency(
         search_seconds: After so long no larger batch is tried.
         speed: As `FastSampler` takes it.
     """
-    device = pick_device()
-    dataset, sampling = spec.dataset, spec.sampling
-    sampler = load_sampler(spec, weights, device, speed=speed)
+    sampler = load_sampler(spec, weights, pick_device(), speed=speed)
+    write_json(target, cost_of_sampling(sampler, spec.dataset.image_size, repeats, search_seconds))
+
+
+def cost_of_sampling(sampler: FastSampler, image_size: int, repeats: int, search_seconds: float) -> dict[str, Any]:
+    """The median time of one image after one warm-up, its spread, and images a second at the best batch.
+
+    One image is measured as the paper does: batch 1, all steps, guidance. The batch is doubled until images a second
+    twice in a row grow by less than 5 %, memory does not suffice, or the time for it is over.
+
+    Args:
+        sampler: Model, solver and guidance.
+        image_size: H = W in pixels.
+        repeats: Images timed, one after the other.
+        search_seconds: After so long no larger batch is tried.
+
+    Returns:
+        Seconds, bytes, and what they were measured with, ready for JSON.
+    """
+    device, sampling = sampler.device, sampler.sampling
 
     def draw(batch_size: int, num_steps: int | None = None) -> float:
         """Seconds for a batch of images."""
-        x_0 = torch.randn(batch_size, 3, dataset.image_size, dataset.image_size, device=device)
+        x_0 = torch.randn(batch_size, 3, image_size, image_size, device=device)
         y = torch.zeros(batch_size, dtype=torch.int64, device=device)
         start = time.perf_counter()
         sampler(x_0, y, num_steps=num_steps)
@@ -70,7 +87,7 @@ def measure_latency(
         draw(batch_size, num_steps=2)  # the second lies in most intervals of guidance
         return draw(batch_size)
 
-    content = {
+    return {
         "latency_seconds": latency,
         "latency_spread_seconds": float(timed.max() - timed.min()),
         "repeats": repeats,
@@ -86,7 +103,6 @@ def measure_latency(
         "dtype": dtype_name(sampling.precision, device),
         "versions": describe_environment(),
     }
-    write_json(target, content)
 
 
 def _best_batch(

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dip.data.dataset import ImageStore, TrainingOrder, load_batch
+from dip.data.dataset import ImageStore, load_batch
 from dip.data.local import nearest_store
+from dip.data.order import TrainingOrder
 from dip.diffusion.objective import draw
 from dip.environment import describe_environment, device_name
 from dip.files import atomic_copy, write_json

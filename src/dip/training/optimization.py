@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from torch.optim import AdamW
 from dip.diffusion.objective import velocity_loss
 from dip.diffusion.path import PathSample
 from dip.model import DiP
-from dip.schema import Training
+
+if TYPE_CHECKING:
+    from dip.schema import Training
 
 
 class Objective(nn.Module):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from dip.data.dataset import ImageStore, ShardedImages, TrainingOrder, load_batch
+from dip.data.dataset import ImageStore, ShardedImages, load_batch
 from dip.data.manifest import read_manifest
+from dip.data.order import TrainingOrder
 from dip.paths import Store
 
 CPU = torch.device("cpu")

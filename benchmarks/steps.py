@@ -1,0 +1,63 @@
+"""A model with random weights and a training step, for the benchmarks that time them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from dip.diffusion.objective import draw
+from dip.environment import pick_device
+from dip.model import DiP, build_model
+from dip.precision import autocast
+from dip.speed import set_speed
+from dip.training.ema import EMA
+from dip.training.optimization import Objective, gradient_norm, losses_of, make_optimizer, total_loss
+
+if TYPE_CHECKING:
+    from dip.schema import Run
+
+
+class TrainingStep(NamedTuple):
+    """A training step, and the part of it that makes gradients."""
+
+    whole: Callable[[], None]
+    passes: Callable[[], None]
+
+
+def model_of(run: Run) -> DiP:
+    """The run's model with random weights, none of them zero, so that nothing is skipped."""
+    torch.manual_seed(0)
+    model = build_model(run.model, run.dataset.image_size, run.dataset.num_classes).to(pick_device())
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+def training_step(run: Run, speed: str, batch_size: int) -> TrainingStep:
+    """Forward and backward pass, gradient norm, optimiser and averages, on random images and without alignment."""
+    device, size = pick_device(), run.dataset.image_size
+    training = run.training.model_copy(update={"alignment": None, "batch_size": batch_size})
+    x_1 = torch.rand(batch_size, 3, size, size, device=device) * 2 - 1
+    labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
+    model = model_of(run)
+    set_speed(model, speed)
+    objective, optimizer = Objective(model, None, training), make_optimizer(model, training)
+    ema = EMA(model, training.ema_decay, training.ema_decays)
+
+    def passes() -> None:
+        path, y = draw(x_1, labels, training, step=0, null_class=run.dataset.num_classes)
+        with autocast(training.precision, device):
+            losses = losses_of(objective, path, y, x_1)
+        total_loss(losses, training).backward()
+
+    def whole() -> None:
+        passes()
+        gradient_norm(optimizer, training.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        ema.update(model)
+
+    return TrainingStep(whole, passes)
