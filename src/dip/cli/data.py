@@ -71,11 +71,13 @@ def _features(options: argparse.Namespace) -> None:
 
     from dip.data.dataset import ImageStore
     from dip.evaluation.photo_network import save_photo_network, train_photo_network
+    from dip.memory import keep_freed_memory
 
     _, evaluation = _evaluation(options)
     extractor = evaluation.extractor
     if not isinstance(extractor, PhotoExtractor):
         raise ValueError(f"evaluation.{options.evaluation}: its feature network is a published one, not trained here")
+    keep_freed_memory()
     store = ImageStore(Store.of(extractor.dataset))
     network = train_photo_network(
         np.asarray(store.images),

@@ -1,26 +1,29 @@
-"""Feature networks behind torch-fidelity's interface, which its own metrics use too.
+"""Feature networks behind torch-fidelity's interface.
 
-Shapes: B = batch, H/W = image, K = number of classes.
+torch-fidelity takes seconds to import, so what the photo network does in this project does not go through here.
+
+Shapes: B = batch, H/W = image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from dip.evaluation.photo_network import PhotoNetwork
+from dip.evaluation.features import FEATURES
+from dip.evaluation.photo_network import load_photo_network
 
 
 class AdmFeatures(FeatureExtractorBase):
     """A network that gives what the ADM suite compares: `pool` and `spatial` features and `logits`, all float32."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, self.get_provided_features_list())
-
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
-        """Names of the features, in the order `forward` returns them."""
-        return ("pool", "spatial", "logits")
+        """Names of the features, in the order a network returns them."""
+        return FEATURES
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
@@ -34,13 +37,20 @@ class AdmFeatures(FeatureExtractorBase):
 
 
 class PhotoFeatures(AdmFeatures):
-    """The demo's feature network."""
+    """The photo network for torch-fidelity's own metrics.
 
-    def __init__(self, network: PhotoNetwork) -> None:
-        super().__init__("photo")
-        self.network = network
-        self.eval()
+    `torch_fidelity.register_feature_extractor("photo", PhotoFeatures)` makes it known; then
+    `torch_fidelity.calculate_metrics(..., feature_extractor="photo", feature_extractor_weights_path=...)`.
+    """
+
+    def __init__(
+        self, name: str, features_list: Sequence[str], feature_extractor_weights_path: str, **kwargs: Any
+    ) -> None:
+        """Load the network; what torch-fidelity passes besides is not used."""
+        super().__init__(name, list(features_list))
+        self.network = load_photo_network(feature_extractor_weights_path)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """`pool`, `spatial` and `logits` of uint8 images (B, 3, H, W); errors as in `PhotoNetwork`."""
-        return self.network(images)
+        """The chosen features of uint8 images (B, 3, H, W); errors as in `PhotoNetwork`."""
+        named = dict(zip(FEATURES, self.network(images), strict=True))
+        return tuple(named[name] for name in self.features_list)

@@ -1,6 +1,6 @@
 """One interface to the networks whose features the metrics compare, and extraction in batches.
 
-Every network stands behind torch-fidelity's interface and returns `pool`, `spatial` and `logits`.
+Every network takes uint8 images (B, 3, H, W), as torch-fidelity's do, and returns `FEATURES`.
 
 Shapes: n = number of images, B = batch, H/W = image, K = number of classes.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from dip.files import sha256
 from dip.progress import Progress
@@ -23,7 +24,9 @@ from dip.progress import Progress
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
-    from dip.evaluation.extractors import AdmFeatures
+
+FEATURES = ("pool", "spatial", "logits")
+"""What a network returns, all float32 of shape (B, dimension)."""
 
 
 class ImageSet(Protocol):
@@ -68,14 +71,14 @@ class Extractor:
 
     Attributes:
         name: How tables name it.
-        network: In evaluation mode; takes uint8 (B, 3, H, W), gives `pool`, `spatial`, `logits`.
+        network: In evaluation mode; takes uint8 (B, 3, H, W), gives `FEATURES`.
         sha256: Checksum of the file of weights.
         verified: Whether it is the network of the ADM suite, by that checksum.
         image_size: The one image side it takes; None if it takes any.
     """
 
     name: str
-    network: AdmFeatures
+    network: nn.Module
     sha256: str
     verified: bool
     image_size: int | None
@@ -93,7 +96,7 @@ def open_extractor(name: str, weights: str | Path | None = None) -> Extractor:
         FileNotFoundError: The file is missing.
         ValueError: An unknown name, no file for "photo", or a file that holds something else.
     """
-    # torch-fidelity brings torchvision and takes seconds to import, which sampling, for one, does without.
+    # torch-fidelity brings torchvision and takes seconds to import: only Inception needs it.
     if name == "inception":
         from dip.evaluation.inception import INCEPTION_SHA256, find_inception_weights, load_inception
 
@@ -105,12 +108,11 @@ def open_extractor(name: str, weights: str | Path | None = None) -> Extractor:
     if name == "photo":
         if weights is None:
             raise ValueError("the photo network needs the file its training wrote: give `weights`")
-        from dip.evaluation.extractors import PhotoFeatures
         from dip.evaluation.photo_network import load_photo_network
 
         photo = load_photo_network(weights)
         title = f"photo network ({photo.num_classes} classes, {photo.image_size} px)"
-        return Extractor(title, PhotoFeatures(photo), sha256(weights), verified=False, image_size=photo.image_size)
+        return Extractor(title, photo, sha256(weights), verified=False, image_size=photo.image_size)
     raise ValueError(f"unknown feature extractor {name!r}: expected 'inception' or 'photo'")
 
 
@@ -158,7 +160,7 @@ def iterate_features(
             check_images(batch, extractor.image_size)
             tensor = torch.tensor(batch, device=device).permute(0, 3, 1, 2)  # (B, 3, H, W)
             with torch.inference_mode(), _exact_float32():
-                named = network.convert_features_tuple_to_dict(network(tensor))
+                named = dict(zip(FEATURES, network(tensor), strict=True))
                 probabilities = torch.softmax(named["logits"], dim=1)
             yield Features(*(t.cpu().numpy() for t in (named["pool"], named["spatial"], probabilities)))
             if bar:

@@ -33,7 +33,7 @@ class AdmInceptionV3(AdmFeatures):
     """
 
     def __init__(self, weights: dict[str, torch.Tensor]) -> None:
-        super().__init__("inception")
+        super().__init__("inception", self.get_provided_features_list())
         # torch-fidelity unpickles any file it is given; this buffer holds only the tensors read safely before.
         buffer = io.BytesIO()
         torch.save(weights, buffer)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from skimage import data
 from sklearn.datasets import load_sample_image
 
-from dip.evaluation.extractors import PhotoFeatures
 from dip.evaluation.features import Extractor
 from dip.evaluation.photo_network import PhotoNetwork, train_photo_network
 
@@ -67,4 +66,4 @@ def network(crops) -> PhotoNetwork:
 @pytest.fixture(scope="session")
 def extractor(network) -> Extractor:
     """The extractor of that network."""
-    return Extractor("photo network", PhotoFeatures(network), sha256="0" * 64, verified=False, image_size=SIZE)
+    return Extractor("photo network", network, sha256="0" * 64, verified=False, image_size=SIZE)

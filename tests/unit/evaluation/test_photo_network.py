@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch_fidelity
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 
-from dip.evaluation import frechet_distance
+from dip.evaluation import frechet_distance, inception_score
+from dip.evaluation.extractors import PhotoFeatures
 from dip.evaluation.features import extract
 from dip.evaluation.photo_network import (
     PhotoNetwork,
@@ -20,6 +22,19 @@ from dip.evaluation.photo_network import (
 
 def as_tensor(images):
     return torch.from_numpy(images.copy()).permute(0, 3, 1, 2)
+
+
+class TensorDataset(torch.utils.data.Dataset):
+    """What torch-fidelity reads images from."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
 
 
 def distances(extractor, reference, images):
@@ -55,6 +70,30 @@ def test_distances_rise_with_damage(extractor, reference, crops, damage, strengt
     assert (np.diff(fid) > 0).all(), fid
     assert (np.diff(sfid) > 0).all(), sfid
     assert fid[-1] > 20 * fid[0], fid
+
+
+def test_agrees_with_torch_fidelity(network, extractor, crops, tmp_path):
+    """torch-fidelity's own metrics on the same network: the distance and the score are ours."""
+    save_photo_network(network, tmp_path / "photo.safetensors")
+    torch_fidelity.register_feature_extractor("photo", PhotoFeatures)
+    first, second = as_tensor(crops.images[:300]), as_tensor(noisy(crops.images[300:600], 16))
+    theirs = torch_fidelity.calculate_metrics(
+        input1=TensorDataset(second),
+        input2=TensorDataset(first),
+        feature_extractor="photo",
+        feature_extractor_weights_path=str(tmp_path / "photo.safetensors"),
+        isc=True,
+        fid=True,
+        isc_splits=1,
+        samples_shuffle=False,
+        cuda=False,
+        cache=False,
+        verbose=False,
+    )
+    real, sample = (extract(extractor, images.permute(0, 2, 3, 1).numpy()) for images in (first, second))
+    assert frechet_distance(real.pool, sample.pool) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    ours = inception_score(sample.probabilities, chunk_size=300)
+    assert ours == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
 
 
 def test_halves_of_the_data_are_near(extractor, crops):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from dip.evaluation import Statistics, frechet_distance, inception_score, precision_recall, protocol
-from dip.evaluation.extractors import PhotoFeatures
 from dip.evaluation.features import extract
 from dip.evaluation.npz import load_reference
 from dip.evaluation.patch_grid import patch_grid
@@ -206,7 +205,7 @@ def test_a_broken_network_gives_no_metrics(files, extractor, network):
         evaluate(
             files / "samples.npz",
             files / "reference.npz",
-            dataclasses.replace(extractor, network=PhotoFeatures(broken)),
+            dataclasses.replace(extractor, network=broken),
             num_samples=400,
         )
 
