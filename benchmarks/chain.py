@@ -53,7 +53,7 @@ def start_seconds(modules: str) -> float:
     times = []
     for _ in range(2):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", f"import dip.cli, {modules}; dip.cli.reader.load()"], check=True)
+        subprocess.run([sys.executable, "-c", f"import dip.cli, dip.params, {modules}; dip.params.load()"], check=True)
         times.append(time.perf_counter() - start)
     return min(times)
 

@@ -185,7 +185,7 @@ def _checkpoint_mistakes(run: Run, params: Params) -> Iterator[Mistake]:
 
 def _init_mistakes(run: Run, params: Params) -> Iterator[Mistake]:
     """What is wrong where a run starts from the weights of another; other files are checked by the training."""
-    if run.checkpoint is not None:
+    if run.checkpoint is not None or run.training.init_from is None:
         return
     where: Keys = ("runs", run.name, "training", "init_from")
     trained = {RunFolder.of(other.study, other.name).model: other for other in params.runs.values()}

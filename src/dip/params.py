@@ -91,22 +91,37 @@ def parse(text: str, path: str | Path = "params.yaml", overrides: Mapping[str, A
     return params
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml, where it was built
     """YAML 1.2's idea of mappings: a key that stands twice is a mistake, not the later one's win."""
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+    def get_single_node(self) -> yaml.Node | None:
         # As it stands in the file: once `<<` is filled in, a key may rightly be there twice.
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+        root = super().get_single_node()
+        waiting, known = [root], {id(root)}
+        while waiting:
+            node = waiting.pop()
+            if not isinstance(node, yaml.CollectionNode):
                 continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' stands twice in one mapping", key.start_mark
-                )
-            seen.add(key.value)
-        return node
+            if isinstance(node, yaml.MappingNode):
+                _refuse_twice(node)
+                parts = [part for pair in node.value for part in pair]
+            else:
+                parts = node.value
+            waiting += [part for part in reversed(parts) if id(part) not in known]  # an alias is its anchor's node
+            known.update(map(id, parts))
+        return root
+
+
+def _refuse_twice(node: yaml.MappingNode) -> None:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key '{key.value}' stands twice in one mapping", key.start_mark
+            )
+        seen.add(key.value)
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

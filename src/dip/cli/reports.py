@@ -17,6 +17,7 @@ def add_commands(add: Add) -> None:
         ("figure", _figure, "draw a figure"),
     ):
         command = add(name, stage, help, "name")
+        command.set_defaults(light=name == "table")
         command.add_argument("--study", help="paper, small or demo; params.yaml's `study` if not given")
     describe = add("describe", _describe, "parameters and cost of every run's model, beside the paper's figures")
     describe.add_argument("run", nargs="*", help="runs to describe; all of the study if none is given")
@@ -34,14 +35,14 @@ def _study(options: argparse.Namespace, section: str) -> tuple[Params, str]:
 
 
 def _table(options: argparse.Namespace) -> None:
-    from dip.reporting.collect import write_table
+    from dip.reporting.study_tables import write_table
 
     params, study = _study(options, "tables")
     record("table", options.name, study, details=write_table(params, study, options.name))
 
 
 def _experiment(options: argparse.Namespace) -> None:
-    from dip.reporting.collect import run_experiment
+    from dip.reporting.study_figures import run_experiment
 
     params, study = _study(options, "figures")
     run_experiment(params, study, options.name)
@@ -49,7 +50,7 @@ def _experiment(options: argparse.Namespace) -> None:
 
 
 def _figure(options: argparse.Namespace) -> None:
-    from dip.reporting.collect import draw_figure
+    from dip.reporting.study_figures import draw_figure
 
     params, study = _study(options, "figures")
     draw_figure(params, study, options.name)

@@ -106,7 +106,7 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _gallery(options: argparse.Namespace) -> None:
-    from dip.reporting.collect import draw_gallery
+    from dip.reporting.study_figures import draw_gallery
 
     params = reader.load()
     run = find_run(params, options.run)

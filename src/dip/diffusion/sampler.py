@@ -12,21 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from dip.diffusion.evaluations import is_guided, step_times
+
 if TYPE_CHECKING:
     from dip.schema import Sampling
 
 Velocity = Callable[[Tensor, float], Tensor]  # of x_t at t; both velocities of shape (B, C, H, W)
-
-
-def num_function_evaluations(sampling: Sampling) -> int:
-    """Forward passes per image: one for each time the velocity is taken at, two where guidance is on."""
-    return sum(1 + is_guided(sampling, t) for t in evaluation_times(sampling))
-
-
-def nfe_label(sampling: Sampling) -> str:
-    """The paper's way to write it: `100x2` for 100 velocities with guidance, `100` without."""
-    count = len(evaluation_times(sampling))
-    return f"{count}x2" if sampling.cfg_scale > 1 else f"{count}"
 
 
 @torch.inference_mode()
@@ -67,7 +58,7 @@ def integrate(velocity: Velocity, x_0: Tensor, sampling: Sampling) -> Tensor:
     Returns:
         Shape (B, C, H, W), float32.
     """
-    return _SOLVERS[sampling.solver](velocity, x_0, _times(sampling.num_steps))
+    return _SOLVERS[sampling.solver](velocity, x_0, step_times(sampling.num_steps))
 
 
 def guided(both: Tensor, cfg_scale: float) -> Tensor:
@@ -116,22 +107,6 @@ def _adams_bashforth(velocity: Velocity, x_t: Tensor, times: Sequence[float]) ->
 
 
 _SOLVERS = {"euler": _euler, "heun": _heun, "ab2": _adams_bashforth}
-
-
-def _times(num_steps: int) -> list[float]:
-    return [step / num_steps for step in range(num_steps + 1)]
-
-
-def evaluation_times(sampling: Sampling) -> list[float]:
-    """Where the solver takes the velocity, in order; Heun's comes to the inner times of the grid twice."""
-    times = _times(sampling.num_steps)
-    return [t for step in pairwise(times) for t in step] if sampling.solver == "heun" else times[:-1]
-
-
-def is_guided(sampling: Sampling, t: float) -> bool:
-    """Whether the velocity at t takes the unconditional pass too."""
-    low, high = sampling.cfg_interval
-    return sampling.cfg_scale != 1 and low <= t <= high
 
 
 def _batched(t: float, batch_size: int, like: Tensor) -> Tensor:

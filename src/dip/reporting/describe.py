@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from dip.diffusion.sampler import nfe_label, num_function_evaluations
+from dip.diffusion.evaluations import nfe_label, num_function_evaluations
 from dip.model import build_model
 from dip.paths import PAPER
 from dip.reporting.cost import forward_gflops

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from dip.diffusion.sampler import Velocity, evaluation_times, guided, integrate, is_guided, sample
+from dip.diffusion.evaluations import evaluation_times, is_guided
+from dip.diffusion.sampler import Velocity, guided, integrate, sample
 from dip.model import DiP
 from dip.model.assembly import Conditioning
 from dip.model.convolution import PatchConv

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from dip.data.dataset import ImageStore
-from dip.diffusion.sampler import nfe_label, num_function_evaluations
+from dip.diffusion.evaluations import nfe_label, num_function_evaluations
 from dip.environment import describe_environment
 from dip.files import atomic_write, write_json
 from dip.paths import RunFolder, Store

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dip.diffusion.sampler import nfe_label, num_function_evaluations
+from dip.diffusion.evaluations import nfe_label, num_function_evaluations
 from dip.environment import describe_environment, device_name, pick_device
 from dip.files import write_json
 from dip.precision import dtype_name

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dip.diffusion.sampler import nfe_label, num_function_evaluations, sample, to_uint8
+from dip.diffusion.evaluations import nfe_label, num_function_evaluations
+from dip.diffusion.sampler import sample, to_uint8
 from dip.schema import Sampling
 
 NULL = 5

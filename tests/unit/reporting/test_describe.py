@@ -141,7 +141,7 @@ def test_table_fits_a_terminal(descriptions: dict[str, Description]) -> None:
     assert len(lines) == len(descriptions) + 1
     assert len({len(line) for line in lines}) == 1
     cells = lines[-1].split()
-    assert cells[0] == "demo_mlp" and cells[4:7] == ["-", "-", "-"] and cells[-4:] == ["20x2", "-", "37", "-"]
+    assert cells[0] == "demo_mlp" and cells[4:7] == ["-", "-", "-"] and cells[-4:] == ["12x2", "-", "22", "-"]
     (row,) = (line for line in lines if line.startswith("dip_xl_16_ep160"))
     assert "631M" in row and row.endswith("T1.14 T2.8")
 

@@ -12,8 +12,8 @@ import pytest
 from dip.files import sha256
 from dip.params import load
 from dip.paths import RunFolder
-from dip.reporting.collect import write_table
 from dip.reporting.published import PUBLISHED
+from dip.reporting.study_tables import write_table
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dip.paths import RunFolder
-from dip.reporting import collect
+from dip.reporting import study_figures
 from dip.reporting.figures import _QUANTITIES
 from dip.schema import Checkpoint, Panel, Run
 
@@ -30,7 +30,7 @@ def test_a_point_has_settings_and_measurements(
     folder = RunFolder.of(row.study, row.name)
     folder.folder.mkdir(parents=True)
     folder.metrics.write_text(json.dumps({"fid": 3.0, "patch_grid": grid}))
-    point = collect._point(row)
+    point = study_figures._point(row)
     assert (point["fid"], point["ema_decay"], point["cfg_scale"]) == (3.0, 0.9, 2.0)
     assert (point["patch_size"], point["head.width"]) == (4, 4)
     assert point.get("seams") == (1.5 if grid else None)

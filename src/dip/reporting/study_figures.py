@@ -1,4 +1,4 @@
-"""`dip table`, `dip experiment` and `dip figure`: from params.yaml to a table or a figure."""
+"""`dip experiment` and `dip figure`: from params.yaml to a figure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from zipfile import BadZipFile
 import numpy as np
 
 from dip.data.dataset import ImageStore
-from dip.diffusion.sampler import nfe_label
 from dip.experiments import EXPERIMENTS
 from dip.experiments.gallery import class_numbers
 from dip.files import atomic_write
@@ -19,43 +18,10 @@ from dip.model import build_model
 from dip.paths import RunFolder, Store, experiment_data, study_folder
 from dip.reporting.cost import forward_gflops
 from dip.reporting.figures import Panel, figure10
-from dip.reporting.measured import MeasuredRow
 from dip.reporting.style import house_style, save_figure
-from dip.reporting.tables import build_table
-from dip.reporting.tables import write_table as write
-from dip.reporting.tracing import trace
 from dip.schema import Comparison, Gallery, Params, Run
 
 _BELOW_RANK = "hidden size < 3 P²: tokens too small to carry a patch's noise"
-
-
-def write_table(params: Params, study: str, name: str) -> dict[str, Any]:
-    """Write a table of params.yaml as CSV, Markdown and LaTeX.
-
-    Returns:
-        Where every cell comes from, as in `dip.reporting.tracing.trace`.
-
-    Raises:
-        ValueError: A run's file is missing or unreadable; it is named.
-    """
-    table = params.tables[name][study]
-    rows = []
-    for section, runs in table.sections.items():
-        for run in (params.runs[name] for name in runs):
-            row = MeasuredRow.load(
-                RunFolder.of(study, run.name).folder,
-                section=section,
-                label=run.label,
-                run=run.name,
-                epochs=run.epochs,
-                nfe=nfe_label(run.sampling),
-                training_folder=RunFolder.of(study, run.checkpoint.run if run.checkpoint else run.name).folder,
-            )
-            rows.append(row)
-    content = build_table(table.layout, rows, published=table.published)
-    sources = trace(params, study, table, content)
-    write(content, study_folder(study) / name, caption=table.caption)
-    return sources
 
 
 def run_experiment(params: Params, study: str, name: str) -> None:
