@@ -42,6 +42,7 @@ bench: setup
 	python benchmarks/loading.py
 	python benchmarks/evaluation.py --output build/benchmarks/evaluation.json
 	python benchmarks/recording.py
+	python benchmarks/scaling.py
 
 lint: setup
 	ruff check src tests benchmarks workflow/recorded

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dip.checks import Mistake, run_mistakes, section_mistakes
 from dip.schema import Checkpoint, Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
+from dip.strict_yaml import read_yaml
 
 # Sections whose entries a run builds on with `base:`, and what each entry is.
 _PRESETS: dict[str, type[BaseModel]] = {"model": Model, "training": Training, "sampling": Sampling}
@@ -77,9 +77,9 @@ def parse(text: str, path: str | Path = "params.yaml", overrides: Mapping[str, A
         ParamsError: The text is not YAML, or has mistakes; every one is named with its key.
     """
     try:
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: not valid YAML: {_yaml_problem(error)}") from None
+        content = read_yaml(text)
+    except ValueError as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path}: expected a mapping with the keys {', '.join(_SECTIONS)}")
     merged = _merge(_tree(content, ()), _tree(dict(overrides or {}), ()))
@@ -89,47 +89,6 @@ def parse(text: str, path: str | Path = "params.yaml", overrides: Mapping[str, A
         raise ParamsError("\n".join(lines))
     assert params is not None
     return params
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml, where it was built
-    """YAML 1.2's idea of mappings: a key that stands twice is a mistake, not the later one's win."""
-
-    def get_single_node(self) -> yaml.Node | None:
-        # As it stands in the file: once `<<` is filled in, a key may rightly be there twice.
-        root = super().get_single_node()
-        waiting, known = [root], {id(root)}
-        while waiting:
-            node = waiting.pop()
-            if not isinstance(node, yaml.CollectionNode):
-                continue
-            if isinstance(node, yaml.MappingNode):
-                _refuse_twice(node)
-                parts = [part for pair in node.value for part in pair]
-            else:
-                parts = node.value
-            waiting += [part for part in reversed(parts) if id(part) not in known]  # an alias is its anchor's node
-            known.update(map(id, parts))
-        return root
-
-
-def _refuse_twice(node: yaml.MappingNode) -> None:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-            continue
-        if key.value in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key '{key.value}' stands twice in one mapping", key.start_mark
-            )
-        seen.add(key.value)
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    """The problem and its place in one line."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return " ".join(str(error).split())
-    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'cannot be read'}"
 
 
 class _Leaf:

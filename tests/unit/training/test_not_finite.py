@@ -1,0 +1,72 @@
+"""If these fail, a training goes on with NaN, or keeps and publishes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dip.schema import TrainingSpec
+from dip.training import optimization
+from dip.training.interval import NonFiniteError
+from dip.training.loop import train
+
+
+@pytest.fixture
+def broken_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Any], Any]], None]:
+    """Change the loss of one step."""
+
+    def install(step: int, change: Callable[[Any], Any]) -> None:
+        original, calls = optimization.velocity_loss, 0
+
+        def velocity_loss(v: Any, target: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            loss = original(v, target)
+            return change(loss) if calls == step else loss
+
+        monkeypatch.setattr(optimization, "velocity_loss", velocity_loss)
+
+    return install
+
+
+def test_loss_that_is_not_finite_stops_the_run(
+    workplace: Path, spec: TrainingSpec, broken_loss: Callable[..., None]
+) -> None:
+    """Wrong: hours would be spent on NaN, or a NaN would be masked and published."""
+    work = Path("work")
+    broken_loss(7, lambda loss: loss * float("nan"))
+    with pytest.raises(NonFiniteError, match=r"not finite at step 7; the last good checkpoint is of step 6 in work"):
+        train(spec, work, save_steps=2)
+    assert sorted(path.name for path in work.glob("*.pt")) == ["state-00000004.pt", "state-00000006.pt"]
+    assert not (work / "model.safetensors").exists()
+
+
+def test_loss_that_is_not_finite_before_any_checkpoint(
+    workplace: Path, spec: TrainingSpec, broken_loss: Callable[..., None]
+) -> None:
+    """Wrong: the message would name a checkpoint that there is not, or not say what to change."""
+    broken_loss(1, lambda loss: loss / 0)
+    with pytest.raises(NonFiniteError, match=r"at step 1; no checkpoint yet\. Lower training\.learning_rate"):
+        train(spec, Path("work"), save_steps=2)
+
+
+@pytest.mark.parametrize("step", [6, 16])
+def test_gradient_that_is_not_finite_is_not_kept(
+    workplace: Path, spec: TrainingSpec, broken_loss: Callable[..., None], step: int
+) -> None:
+    """Wrong: a finite loss with a NaN gradient would spoil the "last good" checkpoint or the published weights."""
+
+    def spoil(loss: torch.Tensor) -> torch.Tensor:
+        loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss
+
+    work = Path("work")
+    broken_loss(step, spoil)
+    with pytest.raises(NonFiniteError, match=rf"the gradient is not finite at step {step}; .* of step {step - 2}"):
+        train(spec, work, save_steps=2)
+    assert not (work / f"state-{step:08d}.pt").exists()
+    assert not (work / "model.safetensors").exists()
