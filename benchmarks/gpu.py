@@ -35,27 +35,6 @@ from dip.sampling.fast import FastSampler
 from dip.sampling.latency import cost_of_sampling
 
 RUNS = Path("build/gpu-runs.json")
-PAPER = (
-    "dip_xl_16",
-    "dit_26x1152",
-    "dit_32x1152",
-    "dit_26x1280",
-    "dit_26x1536",
-    "dip_mlp",
-    "dip_attention",
-    "dip_coordinate",
-    "dip_xl_32_512",
-)
-SMALL = (
-    "small_dit",
-    "small_dip",
-    "small_mlp",
-    "small_attention",
-    "small_coordinate",
-    "small_dit_deep",
-    "small_dit_wide",
-    "small_dit_wider",
-)
 SPEEDS = ("compiled", "plain")
 COLUMNS = {
     "latency": (
@@ -75,7 +54,6 @@ COLUMNS = {
     ),
     "table2": ("fid", "sfid", "inception_score", "precision", "recall", "training_seconds", "sampling_seconds"),
 }
-_DERIVED = ("num_steps", "steps_per_epoch")
 _PRODUCT_SIZE = 8192
 _GAIN = 1.03  # images a second that a larger batch must give, times those of the one before
 
@@ -92,17 +70,17 @@ class Settings(SimpleNamespace):
 
 
 def export(target: Path) -> None:
-    """Write the resolved runs with what their classes compute."""
+    """Write the rows of Tables 2 and 3 of the paper and of Table 2 of `small`, with what their classes compute."""
     from dip import params
     from dip.files import write_json
 
-    runs = params.load().runs
-    content = {}
-    for name in (*PAPER, *SMALL):
-        run, entry = runs[name], runs[name].model_dump(mode="json")
-        entry |= {key: getattr(run, key) for key in _DERIVED}
-        entry["dataset"] |= {key: getattr(run.dataset, key) for key in ("num_classes", "num_images")}
-        content[name] = entry
+    known, content = params.load(), {}
+    for table, study in (("table2", "paper"), ("table3", "paper"), ("table2", "small")):
+        for name in known.tables[table][study].runs:
+            run = known.runs[name]
+            entry = run.model_dump(mode="json") | {"num_steps": run.num_steps}
+            entry["dataset"] |= {key: getattr(run.dataset, key) for key in ("num_classes", "num_images")}
+            content[name] = entry
     write_json(target, content)
 
 
@@ -167,16 +145,18 @@ def product_flops() -> float:
 def pieces(options: argparse.Namespace) -> Iterator[Piece]:
     """What a command has to do: a key and the work."""
     runs = read_runs(options.runs)
+    study = "small" if options.what == "table2" else "paper"
+    names = options.run or [name for name, run in runs.items() if run.study == study]
     if options.what == "table2":
         from gpu_table2 import Evaluator, table2
 
         evaluator = Evaluator()
         for seed in options.seeds:
-            for name in options.run or SMALL:
+            for name in names:
                 yield {"run": name, "seed": seed}, lambda n=name, s=seed: table2(runs[n], s, evaluator)
         return
     work = {"latency": latency, "training": training}[options.what]
-    for name in options.run or PAPER:
+    for name in names:
         for speed in options.speeds:
             yield {"run": name, "speed": speed}, lambda n=name, s=speed: work(runs[n], s)
 
@@ -232,7 +212,7 @@ def main() -> None:
     """Make pieces, or show what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("export", "latency", "training", "table2", "tables"))
-    parser.add_argument("run", nargs="*", help="runs of params.yaml; those of Table 2 if not given")
+    parser.add_argument("run", nargs="*", help="exported runs; all of the study if none is given")
     parser.add_argument("--runs", type=Path, default=RUNS, help="what `export` wrote")
     parser.add_argument("--speeds", nargs="+", default=SPEEDS, choices=("plain", "fast", "compiled"))
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1))

@@ -19,10 +19,11 @@ from dip.data.order import TrainingOrder
 from dip.data.photographs import held_out_crops, training_crops
 from dip.diffusion.objective import draw
 from dip.environment import pick_device
+from dip.evaluation.features import Extractor, Features, extract
 from dip.evaluation.frechet import frechet_distance
 from dip.evaluation.inception_score import inception_score
 from dip.evaluation.manifold import precision_recall
-from dip.evaluation.photo_network import PhotoNetwork, train_photo_network
+from dip.evaluation.photo_network import train_photo_network
 from dip.model import DiP, build_model
 from dip.precision import autocast
 from dip.progress import Progress
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from dip.schema import Run
 
 Pixels = NDArray[np.uint8]
-_BATCH = 250  # images of the feature network and of the sampler
+_BATCH = 250  # images that are drawn at a time
 
 
 class Evaluator:
@@ -54,8 +55,8 @@ class Evaluator:
         self.images: Pixels = np.empty(0, np.uint8)
         self.labels: NDArray[np.int64] = np.empty(0, np.int64)
         self._run: Any = None
-        self._network: PhotoNetwork
-        self._reference: tuple[NDArray[np.float32], ...]
+        self._extractor: Extractor
+        self._reference: Features
 
     def prepare(self, run: Run) -> None:
         """Make what the run's evaluator needs, unless it is there."""
@@ -70,34 +71,23 @@ class Evaluator:
             num_steps=settings.extractor.num_steps,
             seed=settings.extractor.seed,
         )
-        self._network = network.to(pick_device())
-        self._reference = self._features(
-            held_out_crops(dataset, settings.reference.num_images, settings.reference.seed)[0]
-        )
+        self._extractor = Extractor("photo network", network, "", verified=False, image_size=dataset.image_size)
+        reference, _ = held_out_crops(dataset, settings.reference.num_images, settings.reference.seed)
+        self._reference = extract(self._extractor, reference, device=pick_device())
         self._run = run
 
     def metrics(self, images: Pixels) -> dict[str, float]:
         """What metrics.json calls by the same names."""
-        (real_pool, real_spatial, _), (pool, spatial, logits) = self._reference, self._features(images)
+        real, drawn = self._reference, extract(self._extractor, images, device=pick_device())
         settings = self._run.evaluation
-        precision, recall = precision_recall(real_pool, pool, settings.neighbours, device=str(pick_device()))
-        probabilities = torch.softmax(torch.from_numpy(logits), dim=1).numpy()
+        precision, recall = precision_recall(real.pool, drawn.pool, settings.neighbours, device=pick_device())
         return {
-            "fid": frechet_distance(real_pool, pool),
-            "sfid": frechet_distance(real_spatial, spatial),
-            "inception_score": inception_score(probabilities, settings.inception_score_chunk),
+            "fid": frechet_distance(real.pool, drawn.pool),
+            "sfid": frechet_distance(real.spatial, drawn.spatial),
+            "inception_score": inception_score(drawn.probabilities, settings.inception_score_chunk),
             "precision": precision,
             "recall": recall,
         }
-
-    def _features(self, images: Pixels) -> tuple[NDArray[np.float32], ...]:
-        """Pooled and spatial features and logits, (n, 64), (n, 256) and (n, K)."""
-        batches = []
-        with torch.inference_mode():
-            for start in range(0, len(images), _BATCH):
-                batch = torch.from_numpy(images[start : start + _BATCH]).to(pick_device()).permute(0, 3, 1, 2)
-                batches.append([features.cpu().numpy() for features in self._network(batch)])
-        return tuple(np.concatenate(column) for column in zip(*batches, strict=True))
 
 
 def table2(run: Run, seed: int, evaluator: Evaluator) -> dict[str, Any]:
@@ -126,11 +116,8 @@ def train(run: Run, seed: int, images: Pixels, labels: NDArray[np.int64]) -> tup
     model = build_model(run.model, run.dataset.image_size, run.dataset.num_classes).to(device)
     set_speed(model, None)
     model.train()
-    objective, optimizer, ema = (
-        Objective(model, None, training),
-        make_optimizer(model, training),
-        EMA(model, training.ema_decay),
-    )
+    objective, optimizer = Objective(model, None, training), make_optimizer(model, training)
+    ema = EMA(model, training.ema_decay)
     total, last = torch.zeros((), device=device), max(1, run.num_steps // 10)
     order = TrainingOrder(len(images), training.batch_size, seed)
     pixels, classes = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
