@@ -7,6 +7,7 @@ with (`--spec`): if params.yaml has been edited since, the planned parameters ho
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -55,6 +56,9 @@ def _set_threads() -> None:
     """Use the cores that the workflow gave to this job (OMP_NUM_THREADS), not all that there are."""
     threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # "2,1": two, and one in each when nested
     if threads.isdecimal() and int(threads) > 0:
+        gc.disable()  # nothing of it is garbage, and to look through it takes a quarter of a process's start
         import torch
 
+        gc.freeze()
+        gc.enable()
         torch.set_num_threads(int(threads))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 
@@ -190,11 +189,11 @@ def _trace_of_root(first: Statistics, second: Statistics) -> float:
     bounds = [min(dimension, (statistics.num_samples or dimension + 1) - 1) for statistics in (first, second)]
     if bounds[1] < bounds[0]:
         first, second, bounds = second, first, bounds[::-1]
-    eigenvalues, vectors = scipy.linalg.eigh(first.covariance, driver="evd")
+    eigenvalues, vectors = np.linalg.eigh(first.covariance)
     threshold = dimension * np.finfo(np.float64).eps * max(eigenvalues[-1], 0.0)
     kept = eigenvalues > threshold
     kept[: dimension - bounds[0]] = False  # eigh sorts in ascending order
     root = vectors[:, kept] * np.sqrt(eigenvalues[kept])  # (d, r)
     product = root.T @ second.covariance @ root  # (r, r)
-    squares = scipy.linalg.eigh(product, eigvals_only=True, driver="evd") if product.size else np.zeros(0)
+    squares = np.linalg.eigvalsh(product)
     return float(np.sqrt(np.clip(squares, 0.0, None)).sum())
