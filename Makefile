@@ -28,7 +28,7 @@ pull: setup
 
 test: setup
 	OMP_NUM_THREADS=1 pytest tests/unit -m "not slow" -n 2
-	pytest tests/unit/data tests/unit/launch tests/unit/training -m slow
+	OMP_NUM_THREADS=1 pytest tests/unit -m slow -n 2
 	pytest tests/workflow -n 2 --dist loadfile
 	pytest tests/slurm
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from project import TINY, Project, Repository
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the workers of pytest-xdist have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture
@@ -17,10 +26,14 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def _finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project.create(tmp_path_factory.mktemp("finished") / "project", TINY)
-    project.make()
-    return project
+def _finished(shared: Path) -> Project:
+    making, finished = shared / "making", shared / "finished"
+    with FileLock(shared / "finished.lock"):
+        if not finished.exists():
+            shutil.rmtree(making, ignore_errors=True)
+            Project.create(making, TINY).make()
+            making.rename(finished)
+    return Project(finished)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ from dip import params
 from dip.data.prepare import write_store
 from dip.paths import Store
 from dip.schema import Params, Run, TrainingSpec
+
+gc.disable()  # until all is imported, of which nothing is garbage
+
+
+def pytest_collection_finish() -> None:
+    """Tests run as programs do."""
+    gc.enable()
+
 
 TINY = """
 study: demo

@@ -114,6 +114,7 @@ def test_planned_parameters_hold(
     assert made["code"]["git_revision"] == "abc", "the revision that trained, not the one that publishes"
 
 
+@pytest.mark.slow
 def test_stages_follow_each_other(workplace: Path) -> None:
     """Wrong: a stage would not find what the one before wrote: prepare, train, milestone, sample, latency."""
     for file in Store.of("photos").folder.iterdir():

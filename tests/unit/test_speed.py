@@ -9,7 +9,7 @@ from torch import Tensor
 from dip.model import DiP, build_model
 from dip.model.convolution import PatchConv
 from dip.schema import Run
-from dip.speed import SPEEDS, default_speed, set_speed
+from dip.speed import default_speed, set_speed
 
 
 def model_of(run: Run) -> DiP:
@@ -39,7 +39,7 @@ def test_a_training_step_is_the_same_to_rounding(run: Run) -> None:
         torch.testing.assert_close(quick, usual, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("speed", SPEEDS)
+@pytest.mark.parametrize("speed", ["plain", "fast", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_weights_keep_their_names(run: Run, speed: str) -> None:
     """Wrong: checkpoints of a compiled training would have `_orig_mod.` in them, and load nowhere else."""
     model = model_of(run)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from skimage import data
 from sklearn.datasets import load_sample_image
 
 from dip.evaluation.features import Extractor
-from dip.evaluation.photo_network import PhotoNetwork, train_photo_network
+from dip.evaluation.photo_network import PhotoNetwork, load_photo_network, save_photo_network, train_photo_network
 
 SIZE = 32
 
@@ -58,9 +60,15 @@ def crops(photographs) -> Crops:
 
 
 @pytest.fixture(scope="session")
-def network(crops) -> PhotoNetwork:
-    """A photo network trained for a third of the usual steps."""
-    return train_photo_network(crops.images[:2000], crops.labels[:2000], num_classes=6, num_steps=100, seed=0)
+def network(crops, shared: Path) -> PhotoNetwork:
+    """A photo network trained on a sixth of the usual images, by one process for all."""
+    path = shared / "network.safetensors"
+    with FileLock(shared / "network.lock"):
+        if not path.exists():
+            images, labels = crops.images[:2000], crops.labels[:2000]
+            trained = train_photo_network(images, labels, num_classes=6, num_steps=100, batch_size=32, seed=0)
+            save_photo_network(trained, path)
+    return load_photo_network(path)
 
 
 @pytest.fixture(scope="session")

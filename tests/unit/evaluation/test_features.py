@@ -7,28 +7,35 @@ import io
 import numpy as np
 import pytest
 import torch
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from dip.evaluation.features import extract, iterate_features, open_extractor
 from dip.evaluation.photo_network import save_photo_network
 
 
-class RandomInception(FeatureExtractorInceptionV3):
-    """torch-fidelity's network with the weights it is built with: nothing is downloaded or loaded."""
+@pytest.fixture(scope="module")
+def inception():
+    """torch-fidelity's network; not imported with this file, which takes seconds."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    def __init__(self, features_list):
-        empty = io.BytesIO()
-        torch.save({}, empty)
-        empty.seek(0)
-        super().__init__("random", features_list, empty)
-
-    def load_state_dict(self, *args, **kwargs):
-        """Keep the initial weights."""
+    return FeatureExtractorInceptionV3
 
 
 @pytest.fixture(scope="module")
-def inception_file(tmp_path_factory):
+def inception_file(inception, tmp_path_factory):
     """Random weights in a file; batch norm varies, so that features before and after it differ."""
+
+    class RandomInception(inception):
+        """The network with the weights it is built with: nothing is downloaded or loaded."""
+
+        def __init__(self, features_list):
+            empty = io.BytesIO()
+            torch.save({}, empty)
+            empty.seek(0)
+            super().__init__("random", features_list, empty)
+
+        def load_state_dict(self, *args, **kwargs):
+            """Keep the initial weights."""
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = RandomInception(["2048"])
@@ -47,16 +54,14 @@ def random_images(n, size, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize("size", [64, pytest.param(256, marks=SLOW), pytest.param(512, marks=SLOW)])
-def test_inception_features_equal_a_network_hooked_by_hand(inception_file, size):
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [64, 256, 512])
+def test_inception_features_equal_a_network_hooked_by_hand(inception, inception_file, size):
     """Pool, unbiased logits, and the spatial features after batch norm and ReLU, 7 channels, channels last."""
     images = random_images(3, size)
     features = extract(open_extractor("inception", inception_file), images, batch_size=2)
 
-    network = FeatureExtractorInceptionV3("by hand", ["2048", "logits_unbiased"], str(inception_file))
+    network = inception("by hand", ["2048", "logits_unbiased"], str(inception_file))
     normalised = []
     network.Mixed_6d.branch1x1.bn.register_forward_hook(lambda m, i, output: normalised.append(output.clone()))
     with torch.no_grad():
@@ -76,6 +81,7 @@ def test_inception_features_equal_a_network_hooked_by_hand(inception_file, size)
         assert np.linalg.norm(ours - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 def test_inception_weights_of_unknown_origin_are_named_so(inception_file):
     """A table must not show them as ADM's network."""
     extractor = open_extractor("inception", inception_file)
@@ -94,6 +100,7 @@ def test_missing_inception_weights_are_not_downloaded(tmp_path, monkeypatch):
         open_extractor("inception", tmp_path / "nowhere.pth")
 
 
+@pytest.mark.slow
 def test_inception_weights_in_the_cache_are_found(inception_file, tmp_path, monkeypatch):
     """torch-fidelity's own cache serves too."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -110,6 +117,7 @@ class Bomb:
         return pytest.fail, ("code of a weights file was run",)
 
 
+@pytest.mark.slow
 def test_refuses_files_that_are_not_inception(tmp_path):
     """Another checkpoint, a text file, or a pickle that runs code."""
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch_fidelity
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 
 from dip.evaluation import frechet_distance, inception_score
-from dip.evaluation.extractors import PhotoFeatures
 from dip.evaluation.features import extract
 from dip.evaluation.photo_network import (
     PhotoNetwork,
@@ -60,6 +58,7 @@ def reference(extractor, crops):
     return extract(extractor, crops.images[:2000])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("damage", "strengths"), [(blurred, (0.5, 1, 2)), (noisy, (4, 16, 64))])
 def test_distances_rise_with_damage(extractor, reference, crops, damage, strengths):
     """An evaluator that takes worse images for better ones ranks nothing."""
@@ -72,8 +71,13 @@ def test_distances_rise_with_damage(extractor, reference, crops, damage, strengt
     assert fid[-1] > 20 * fid[0], fid
 
 
+@pytest.mark.slow
 def test_agrees_with_torch_fidelity(network, extractor, crops, tmp_path):
     """torch-fidelity's own metrics on the same network: the distance and the score are ours."""
+    import torch_fidelity  # here, because it takes seconds
+
+    from dip.evaluation.extractors import PhotoFeatures
+
     save_photo_network(network, tmp_path / "photo.safetensors")
     torch_fidelity.register_feature_extractor("photo", PhotoFeatures)
     first, second = as_tensor(crops.images[:300]), as_tensor(noisy(crops.images[300:600], 16))
@@ -96,6 +100,7 @@ def test_agrees_with_torch_fidelity(network, extractor, crops, tmp_path):
     assert ours == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_halves_of_the_data_are_near(extractor, crops):
     """The floor of the measure has to lie far below what models reach (blur of half a pixel here)."""
     order = np.random.default_rng(0).permutation(3000)

@@ -78,6 +78,7 @@ def test_metrics_say_what_they_were_obtained_with(files, extractor):
     assert {"torch", "torch-fidelity"} <= set(metrics["versions"]["packages"])
 
 
+@pytest.mark.slow
 def test_full_protocol_takes_every_condition(files, extractor, monkeypatch):
     """50,000 samples, verified Inception, the suite's settings and a named reference; each alone is not enough."""
     monkeypatch.setattr(protocol, "PROTOCOL_NUM_SAMPLES", 400)
@@ -138,6 +139,7 @@ def test_references_of_the_adm_release_are_known_by_name_and_checksum(files, ext
     assert any("without the checksum of the ADM release's" in text for text in other["deviations"])
 
 
+@pytest.mark.slow
 def test_a_checksum_that_is_not_known_is_flagged_until_somebody_vouches_for_it(files, extractor):
     """The checksum of the 512 file is not known here: any file of that name would pass for it."""
     checksum = hashlib.sha256((files / "reference.npz").read_bytes()).hexdigest()

@@ -50,6 +50,7 @@ def params(load: Callable[..., Params], content: dict[str, Any]) -> Params:
     return settings_of(load, content)[1]
 
 
+@pytest.mark.slow
 def test_run_is_a_function_of_its_settings(settings: Manifold, params: Params) -> None:
     """If a second run differed, the figure could not be made again."""
     first, second = (manifold.run(settings, params) for _ in range(2))
@@ -122,6 +123,7 @@ def test_measures_of_known_points() -> None:
     assert manifold.measure(covering[:, :2001], tree)["missed"] == pytest.approx((0 + 1 + 9) / 3, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_training_brings_points_to_the_tree(load: Callable[..., Params], content: dict[str, Any]) -> None:
     """If training did not help, the panels would show the noise they started from."""
     untrained, params = settings_of(load, content, num_steps=2, num_seeds=1, num_images=50)

@@ -83,6 +83,7 @@ def test_run_is_a_function_of_its_settings(read: Callable[..., Params]) -> None:
     assert not np.array_equal(first["psnr"], overfit.run(settings_of(other), other)["psnr"])
 
 
+@pytest.mark.slow
 def test_psnr_rises_with_training(read: Callable[..., Params]) -> None:
     """If what is drawn did not come nearer to the photograph, the model would not see the photograph."""
     params = read(num_steps=120, batch_size=8, measure_every=10)

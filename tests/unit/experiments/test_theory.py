@@ -149,6 +149,7 @@ def test_squared_errors_are_those_of_samples(data: PatchedGaussian) -> None:
         assert np.abs(scores).max() < 5
 
 
+@pytest.mark.slow
 def test_errors_of_run(params: Params) -> None:
     """Wrong: docs/theory.md on eq. 11, or DiP is not the best that x_t allows."""
     arrays = theory.run(Theory(kind="theory", caption="A figure."), params)

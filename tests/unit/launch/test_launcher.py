@@ -57,6 +57,7 @@ def test_training_is_published_and_not_repeated(job: TrainingJob, monkeypatch: p
     assert len(lines) == len(job.target.training_log.read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_second_call_in_the_same_folder_waits_and_trains_nothing(
     job: TrainingJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,6 +129,7 @@ def test_run_without_a_milestone_is_told_so(params: Params, name: str) -> None:
         publish_milestone(params.runs[name].part(MilestoneSpec), RunFolder.of("demo", name))
 
 
+@pytest.mark.slow
 def test_other_stages_move_their_result_and_make_it_again_if_it_is_deleted(
     job: TrainingJob, params: Params, caplog: pytest.LogCaptureFixture
 ) -> None:

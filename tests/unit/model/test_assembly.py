@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from compiler import needs_compiler
 from dip import schema
 from dip.model import HEADS, PLACEMENTS, build_model
 
@@ -146,6 +147,7 @@ def test_backbone_starts_as_the_settings_say(small) -> None:
     assert not any(block.adaLN_modulation.weight.any() for block in narrow.blocks)
 
 
+@pytest.mark.slow
 def test_state_dict_holds_parameters_only_and_survives_compile(small) -> None:
     """Wrong: checkpoints would carry tables that depend on the image size, or `_orig_mod.` names."""
     model = build(small("coordinate"))
@@ -180,6 +182,7 @@ def test_whole_model_in_bfloat16_runs(small, head: str) -> None:
 
 
 @pytest.mark.slow
+@needs_compiler
 @pytest.mark.parametrize(
     ("head", "placement"),
     [*((head, "post_hoc") for head in ("none", *HEADS)), ("unet", "intermediate"), ("unet", "hybrid")],

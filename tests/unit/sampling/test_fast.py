@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 from torch import Tensor, nn
 
+from compiler import needs_compiler
 from dip import speed as speeds
 from dip.model import DiP, build_model
 from dip.sampling import fast
@@ -105,7 +104,7 @@ def test_bfloat16_stays_near(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@needs_compiler
 @pytest.mark.parametrize("kind", ["unet", "none", "hybrid"])
 def test_compiled_is_plain_to_rounding(kind: str) -> None:
     """Wrong: the compiler would change a result, or a batch of another size would fail."""

@@ -43,12 +43,16 @@ def assert_same(work: Path, expected: Path) -> None:
     assert not list(work.glob("*state-*")), "the state of a finished training is removed"
 
 
+_once: dict[str, Path] = {}
+
+
 @pytest.fixture
-def uninterrupted(workplace: Path, spec: TrainingSpec) -> Path:
-    """Work folder of a training that nothing interrupted."""
-    work = workplace / "uninterrupted"
-    train(spec, work)
-    return work
+def uninterrupted(workplace: Path, spec: TrainingSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Work folder of a training that nothing interrupted: a copy, free to edit."""
+    if spec.canonical() not in _once:
+        _once[spec.canonical()] = tmp_path_factory.mktemp("uninterrupted") / "work"
+        train(spec, _once[spec.canonical()])
+    return shutil.copytree(_once[spec.canonical()], workplace / "uninterrupted")
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
@@ -154,6 +158,7 @@ train(TrainingSpec.parse(sys.argv[1]), Path(sys.argv[2]), save_steps=2)
 """
 
 
+@pytest.mark.slow
 def test_training_killed_while_it_saves_goes_on(uninterrupted: Path, spec: TrainingSpec) -> None:
     """Wrong: kill -9 would leave a checkpoint that cannot be read, or change the result."""
     work = Path("killed")
@@ -192,6 +197,7 @@ def test_milestone_is_what_a_shorter_training_gives(uninterrupted: Path, spec: T
     assert all(torch.equal(value, milestone[name]) for name, value in shorter.items())
 
 
+@pytest.mark.slow
 def test_averages_of_other_decays_are_those_of_trainings_of_their_own(
     uninterrupted: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,7 @@ def test_runs_come_and_go(pipeline: Pipeline) -> None:
     assert not Path("studies/demo/runs/demo_width48").exists()
 
 
+@pytest.mark.slow
 def test_changes_are_told_to_whoever_calls_dvc(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,6 +115,7 @@ def test_changes_are_told_to_whoever_calls_dvc(
         refresh(Pipeline(params.parse(text.replace("demo_width48", "demo_wide"))), "demo")
 
 
+@pytest.mark.slow
 def test_studies_that_share_photographs(pipeline: Pipeline) -> None:
     """Wrong: two stages would write one file, which DVC refuses altogether; or none would."""
     write_stages(pipeline, "demo")
