@@ -45,6 +45,7 @@ def test_chain_makes_tables_figures_and_grids(finished: Project) -> None:
     assert measured(finished, "table2") == ["dit", "dip"]
     for table in ("table1", "table2"):
         assert "| " in (results / f"{table}.md").read_text()
+        assert "<td>" in (results / f"{table}.html").read_text()
         assert "\\begin{tabular}" in (results / f"{table}.tex").read_text()
     assert finished.content("results/demo/figure10.pdf").startswith(b"%PDF")
     assert finished.content("results/demo/figure10.png").startswith(b"\x89PNG")

@@ -5,14 +5,15 @@ rule table:
     input:
         unpack(inputs_of("table")),
     output:
-        csv=report(
-            "results/{study}{name}.csv",
+        csv="results/{study}{name}.csv",
+        markdown="results/{study}{name}.md",
+        html=report(
+            "results/{study}{name}.html",
             caption="../report/table.rst",
             category="Tables",
             subcategory=lambda wildcards: study_of(wildcards.study),
             labels=lambda wildcards: {"table": wildcards.name},
         ),
-        markdown="results/{study}{name}.md",
         latex="results/{study}{name}.tex",
         provenance="results/{study}{name}.provenance.json",
     wildcard_constraints:

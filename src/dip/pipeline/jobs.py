@@ -267,9 +267,8 @@ class Pipeline:
         if table.published and table.layout in PAPER_TABLE:
             keys.append(f"published.{table.layout}")
         stem = study_folder(study) / name
-        outputs = {
-            kind: stem.with_suffix(f".{end}") for kind, end in (("csv", "csv"), ("markdown", "md"), ("latex", "tex"))
-        }
+        endings = {"csv": "csv", "markdown": "md", "html": "html", "latex": "tex"}
+        outputs = {kind: stem.with_suffix(f".{ending}") for kind, ending in endings.items()}
         return self._job("table", name, {"runs": tuple(dict.fromkeys(files))}, outputs, keys)
 
     def _experiment(self, name: str, study: str) -> Job:

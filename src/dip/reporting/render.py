@@ -1,12 +1,14 @@
-"""A table as Markdown and as LaTeX: published rows in one block, measured rows in another."""
+"""A table as Markdown, HTML and LaTeX: published rows in one block, measured rows in another."""
 
 from __future__ import annotations
 
+import html
 import re
 import string
 from collections.abc import Iterator
 
 import pandas as pd
+from markdown_it import MarkdownIt
 
 _DIRECTIONS = {"FID": "↓", "sFID": "↓", "IS": "↑", "precision": "↑", "recall": "↑", "latency": "↓"}
 _SHORT = {"precision": "Prec. ↑", "recall": "Rec. ↑"}  # as the paper prints them
@@ -71,6 +73,17 @@ def to_markdown(table: pd.DataFrame, caption: str, provenance: list[str]) -> str
     if remarks := _remarks(table, best):
         parts.append(remarks)
     return "\n\n".join(parts) + "\n"
+
+
+def to_html(markdown: str, title: str) -> str:
+    """What `to_markdown` gives as a web page of its own, for the report and for a browser."""
+    body = MarkdownIt("js-default").render(markdown)  # tables; tags in the text stay text
+    style = (
+        "body { font: 14px sans-serif; margin: 2em; } table { border-collapse: collapse; } "
+        "th, td { padding: 3px 9px; white-space: nowrap; } tr { border-bottom: 1px solid #ddd; }"
+    )
+    head = f'<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n<style>{style}</style>'
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}</body>\n</html>\n'
 
 
 def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label: str) -> str:

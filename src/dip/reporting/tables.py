@@ -11,7 +11,7 @@ import pandas as pd
 from dip.files import atomic_write
 from dip.reporting.measured import MeasuredRow
 from dip.reporting.published import EVALUATOR, NUM_SAMPLES, PAPER_TABLE, published_rows
-from dip.reporting.render import to_latex, to_markdown
+from dip.reporting.render import to_html, to_latex, to_markdown
 
 # The paper's columns in the paper's order, by the names that layouts have in params.yaml; `cost` is this project's own.
 LAYOUTS: dict[str, tuple[str, ...]] = {
@@ -55,10 +55,10 @@ def build_table(layout: str, rows: Sequence[MeasuredRow], *, published: bool = T
     return pd.DataFrame(cells, columns=[*columns, *PROVENANCE], dtype=str)
 
 
-def write_table(table: pd.DataFrame, stem: str | Path, *, caption: str) -> tuple[Path, Path, Path]:
-    """Write a table as `<stem>.csv`, `<stem>.md` and `<stem>.tex` (needs the LaTeX package booktabs).
+def write_table(table: pd.DataFrame, stem: str | Path, *, caption: str) -> tuple[Path, ...]:
+    """Write a table as `<stem>.csv`, `.md`, `.html` and `.tex` (needs the LaTeX package booktabs).
 
-    The three hold the same rows; equal tables give equal bytes, and each file is replaced in one step.
+    All hold the same rows; equal tables give equal bytes, and each file is replaced in one step.
 
     Args:
         table: From `build_table`.
@@ -66,15 +66,17 @@ def write_table(table: pd.DataFrame, stem: str | Path, *, caption: str) -> tuple
         caption: What is compared, on which data, with which evaluator. Plain text.
 
     Returns:
-        The paths of the three files.
+        Their paths, in this order.
 
     Raises:
         OSError: A file cannot be written; earlier ones stay whole.
     """
     stem = Path(stem)
+    markdown = to_markdown(table, caption, list(PROVENANCE))
     texts = {
         ".csv": table.to_csv(index=False, lineterminator="\n"),
-        ".md": to_markdown(table, caption, list(PROVENANCE)),
+        ".md": markdown,
+        ".html": to_html(markdown, title=stem.name),
         ".tex": to_latex(table, caption, list(PROVENANCE), label=stem.name),
     }
     paths = []
@@ -82,7 +84,7 @@ def write_table(table: pd.DataFrame, stem: str | Path, *, caption: str) -> tuple
         paths.append(stem.with_name(stem.name + ending))
         with atomic_write(paths[-1]) as file:
             file.write(text)
-    return paths[0], paths[1], paths[2]
+    return tuple(paths)
 
 
 def format_significant(value: float, digits: int = 3) -> str:

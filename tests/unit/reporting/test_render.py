@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dip.reporting.measured import MeasuredRow
-from dip.reporting.render import escape_latex
+from dip.reporting.render import escape_latex, to_html
 from dip.reporting.tables import build_table, write_table
 
 MakeRow = Callable[..., MeasuredRow]
@@ -17,7 +17,7 @@ MakeRow = Callable[..., MeasuredRow]
 
 def _render(rows: list[MeasuredRow], folder: Path, caption: str = "Heads.", layout: str = "table2") -> tuple[str, str]:
     table = build_table(layout, rows)
-    _, markdown, latex = write_table(table, folder / "my_table", caption=caption)
+    _, markdown, _, latex = write_table(table, folder / "my_table", caption=caption)
     return markdown.read_text(), latex.read_text()
 
 
@@ -48,6 +48,16 @@ def test_markdown_rows_are_whole(make_row: MakeRow, tmp_path: Path) -> None:
     assert any(r"x \| y z" in line for line in rows)
     counts = {len(re.findall(r"(?<!\\)\|", line)) for line in rows}
     assert counts == {11, 15}  # 10 columns of published rows and 14 of measured ones
+
+
+def test_web_page_shows_the_markdown_and_runs_nothing(make_row: MakeRow, tmp_path: Path) -> None:
+    """The page lacks a row or its sign, or a label is taken for HTML."""
+    markdown, _ = _render([make_row("a", label="<script>x</script> & P²", fid=13.0), make_row("b")], tmp_path)
+    page = (tmp_path / "my_table.html").read_text()
+    assert page == to_html(markdown, "my_table")
+    assert "<td>&lt;script&gt;x&lt;/script&gt; &amp; P²</td>" in page and "<script" not in page
+    assert page.count("<table>") == 2 and '<meta charset="utf-8">' in page
+    assert "**" not in page and re.search(r'<td style="text-align:right">(<strong>)?13\.00<', page)
 
 
 def test_best_measured_value_is_bold(make_row: MakeRow, tmp_path: Path) -> None:

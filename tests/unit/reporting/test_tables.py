@@ -127,7 +127,7 @@ def test_csv_round_trip(make_row: MakeRow, tmp_path: Path) -> None:
     """A label with a comma, a quote or another alphabet breaks the file, or a cell changes its digits."""
     rows = [make_row("a", label='Größe "2 × 3", x'), make_row("b")]
     table = build_table("table2", rows)
-    path, _, _ = write_table(table, tmp_path / "table2", caption="Heads.")
+    path, *_ = write_table(table, tmp_path / "table2", caption="Heads.")
     read = pd.read_csv(path, dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(read, table, check_dtype=False)
     assert pd.read_csv(io.StringIO(path.read_text()))["FID"].dtype == float
@@ -138,7 +138,7 @@ def test_equal_input_gives_equal_bytes(make_row: MakeRow, tmp_path: Path) -> Non
     table = build_table("table1", [make_row("a"), make_row("b")])
     first = write_table(table, tmp_path / "one" / "table1", caption="Heads.")
     second = write_table(table.copy(), tmp_path / "two" / "table1", caption="Heads.")
-    assert [path.name for path in first] == ["table1.csv", "table1.md", "table1.tex"]
+    assert [path.name for path in first] == ["table1.csv", "table1.md", "table1.html", "table1.tex"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
