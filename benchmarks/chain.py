@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -53,7 +54,8 @@ def start_seconds(modules: str) -> float:
     times = []
     for _ in range(2):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", f"import dip.cli, dip.params, {modules}; dip.params.load()"], check=True)
+        code = f"import dip.cli, dip.params; dip.cli.import_torch(); import {modules}; dip.params.load()"
+        subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         times.append(time.perf_counter() - start)
     return min(times)
 

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports on every glyph of a PDF
     options = _parser().parse_args(arguments)
     if not getattr(options, "light", False):
-        _set_threads()
+        import_torch()
     try:
         options.stage(options)
     except (ValueError, OSError, RuntimeError) as error:
@@ -52,8 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _set_threads() -> None:
-    """Use the cores that the workflow gave to this job (OMP_NUM_THREADS), not all that there are."""
+def import_torch() -> None:
+    """Import torch for the cores that the workflow gave to this job (OMP_NUM_THREADS), not all that there are.
+
+    Where it gave none, whoever needs torch imports it.
+    """
     threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # "2,1": two, and one in each when nested
     if threads.isdecimal() and int(threads) > 0:
         gc.disable()  # nothing of it is garbage, and to look through it takes a quarter of a process's start
