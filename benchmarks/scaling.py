@@ -27,13 +27,11 @@ from typing import Any
 
 import torch
 from products import best_seconds
+from report import report
 from ruamel.yaml import YAML
 from steps import model_of
-from tabulate import tabulate
 
 from dip import params
-from dip.environment import describe_environment, device_name, pick_device
-from dip.files import atomic_write, write_json
 from dip.memory import keep_freed_memory
 from dip.sampling.fast import FastSampler
 
@@ -181,12 +179,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()  # as every job does
     rows = [row for what in options.what for row in GROWTHS[what](options.rounds).rows(what)]
-    table = tabulate(rows, headers="keys", floatfmt=".3g", tablefmt="github")
-    print(table)
-    content = {"rows": rows, "threads": torch.get_num_threads(), "device": device_name(pick_device())}
-    write_json(options.output / "scaling.json", {**content, "versions": describe_environment()})
-    with atomic_write(options.output / "scaling.md") as file:
-        file.write(f"{table}\n")
+    report(rows, options.output, "scaling", floatfmt=".3g", threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

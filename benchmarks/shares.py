@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from steps import model_of, training_step
-from tabulate import tabulate
+from report import report, settings
+from steps import model_of, training_step, with_backbone
 from torch.profiler import ProfilerActivity, profile
 
 from dip import params
-from dip.environment import describe_environment, device_name, pick_device
-from dip.files import atomic_write, write_json
 from dip.memory import keep_freed_memory
 from dip.sampling.fast import FastSampler
 from dip.schema import Run
@@ -81,8 +79,7 @@ def main() -> None:
     keep_freed_memory()  # as every job does
     run = params.load().runs[options.run]
     if options.backbone:
-        sizes = dict(zip(("hidden_size", "depth", "num_heads"), options.backbone, strict=True))
-        run = run.model_copy(update={"model": run.model.model_copy(update=sizes)})
+        run = with_backbone(run, *options.backbone)
     found = {}
     for speed in options.speeds:
         step = sampling(run, speed) if options.what == "sampling" else training_step(run, speed, options.images).whole
@@ -94,12 +91,7 @@ def main() -> None:
             row |= {f"{speed}_seconds": seconds.get(kind, 0.0)}
             row |= {f"{speed}_share": seconds.get(kind, 0.0) / sum(seconds.values())}
         rows.append(row)
-    table = tabulate(rows, headers="keys", floatfmt=".2f", tablefmt="github")
-    print(table)
-    content = {"rows": rows, "device": device_name(pick_device()), "versions": describe_environment()}
-    write_json(options.output / f"shares-{options.what}.json", content)
-    with atomic_write(options.output / f"shares-{options.what}.md") as file:
-        file.write(f"{table}\n")
+    report(rows, options.output, f"shares-{options.what}", floatfmt=".2f", settings=settings(options))
 
 
 if __name__ == "__main__":

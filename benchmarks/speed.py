@@ -20,12 +20,11 @@ from typing import Any
 
 import torch
 from products import Products, best_seconds
-from steps import model_of, training_step
-from tabulate import tabulate
+from report import report, settings
+from steps import model_of, training_step, with_backbone
 
 from dip import params
-from dip.environment import describe_environment, device_name, pick_device
-from dip.files import atomic_write, write_json
+from dip.environment import pick_device
 from dip.memory import keep_freed_memory
 from dip.precision import autocast, dtype_name
 from dip.sampling.fast import FastSampler
@@ -123,8 +122,7 @@ def main() -> None:
     for name in options.run:
         run = runs[name]
         if options.backbone:
-            sizes = dict(zip(("hidden_size", "depth", "num_heads"), options.backbone, strict=True))
-            run = run.model_copy(update={"model": run.model.model_copy(update=sizes)})
+            run = with_backbone(run, *options.backbone)
         if options.what == "sampling":
             steps, schedules, products = sampling_steps(run, options.speeds, options.steps)
             rows.append(row(name, "guided step, batch 1", take_turns(steps, options.rounds, products)))
@@ -132,20 +130,8 @@ def main() -> None:
         else:
             work, products = training_steps(run, options.speeds, options.images)
             rows.append(row(name, f"training step, batch {options.images}", take_turns(work, options.rounds, products)))
-    table = tabulate(rows, headers="keys", floatfmt=".4g", tablefmt="github")
-    print(table)
-    device = pick_device()
-    content = {
-        "settings": {key: value for key, value in vars(options).items() if key != "output"},
-        "rows": rows,
-        "dtype": dtype_name("bf16", device),
-        "load_average": os.getloadavg()[0],
-        "device": device_name(device),
-        "versions": describe_environment(),
-    }
-    write_json(options.output / f"speed-{options.what}.json", content)
-    with atomic_write(options.output / f"speed-{options.what}.md") as file:
-        file.write(f"{table}\n")
+    dtype = dtype_name("bf16", pick_device())
+    report(rows, options.output, f"speed-{options.what}", dtype=dtype, settings=settings(options))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,12 @@ def model_of(run: Run) -> DiP:
     return model
 
 
+def with_backbone(run: Run, hidden_size: int, depth: int, num_heads: int) -> Run:
+    """The run with a backbone of another size."""
+    sizes = {"hidden_size": hidden_size, "depth": depth, "num_heads": num_heads}
+    return run.model_copy(update={"model": run.model.model_copy(update=sizes)})
+
+
 def training_step(run: Run, speed: str, batch_size: int) -> TrainingStep:
     """Forward and backward pass, gradient norm, optimiser and averages, on random images and without alignment."""
     device, size = pick_device(), run.dataset.image_size

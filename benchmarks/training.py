@@ -27,13 +27,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tabulate import tabulate
+from report import report, settings
 
 from dip import params
 from dip.data.prepare import write_store
 from dip.diffusion.objective import draw
-from dip.environment import describe_environment, device_name, pick_device
-from dip.files import atomic_write, write_json
+from dip.environment import pick_device
 from dip.paths import Store
 from dip.precision import autocast
 from dip.schema import Photographs, TrainingSpec
@@ -248,18 +247,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = MEASUREMENTS[options.what](options)
-    table = tabulate(rows, headers="keys", floatfmt=".4g", tablefmt="github")
-    print(table)
-    content = {
-        "settings": {key: value for key, value in vars(options).items() if key != "output"},
-        "rows": rows,
-        "load_average": os.getloadavg()[0],
-        "device": device_name(pick_device()),
-        "versions": describe_environment(),
-    }
-    write_json(options.output / f"training-{options.what}.json", content)
-    with atomic_write(options.output / f"training-{options.what}.md") as file:
-        file.write(f"{table}\n")
+    report(rows, options.output, f"training-{options.what}", settings=settings(options))
 
 
 if __name__ == "__main__":
