@@ -13,7 +13,7 @@ from project import TINY, Project, Repository
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the workers of pytest-xdist have in common."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
@@ -26,9 +26,9 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def _finished(shared: Path) -> Project:
-    making, finished = shared / "making", shared / "finished"
-    with FileLock(shared / "finished.lock"):
+def _finished(session_folder: Path) -> Project:
+    making, finished = session_folder / "making", session_folder / "finished"
+    with FileLock(session_folder / "finished.lock"):
         if not finished.exists():
             shutil.rmtree(making, ignore_errors=True)
             Project.create(making, TINY).make()

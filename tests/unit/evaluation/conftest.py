@@ -60,10 +60,10 @@ def crops(photographs) -> Crops:
 
 
 @pytest.fixture(scope="session")
-def network(crops, shared: Path) -> PhotoNetwork:
+def network(crops, session_folder: Path) -> PhotoNetwork:
     """A photo network trained on a sixth of the usual images, by one process for all."""
-    path = shared / "network.safetensors"
-    with FileLock(shared / "network.lock"):
+    path = session_folder / "network.safetensors"
+    with FileLock(session_folder / "network.lock"):
         if not path.exists():
             images, labels = crops.images[:2000], crops.labels[:2000]
             trained = train_photo_network(images, labels, num_classes=6, num_steps=100, batch_size=32, seed=0)
