@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from dip.paths import RunFolder, Store
 from dip.precision import autocast, dtype_name
 from dip.schema import Training, TrainingSpec
 from dip.training.checkpoint import StateFolder, save_weights
-from dip.training.distributed import Agreement, gradients_shared, join, microbatches
+from dip.training.distributed import Agreement, Place, gradients_shared, join, microbatches
 from dip.training.interval import NonFiniteError
 from dip.training.optimization import (
     Objective,
@@ -77,11 +78,11 @@ def train(
         NonFiniteError: The loss or the gradient is not finite; the last checkpoint stays.
         SystemExit: SIGTERM came, and a checkpoint has been written.
     """
+    parts = microbatches(spec.training.batch_size, Place.of(os.environ), micro_batch)  # refused before others are met
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals())
         group = stack.enter_context(join())
         training, num_steps = spec.training, spec.num_steps
-        parts = microbatches(training.batch_size, group.place, micro_batch)
         data = data or Store.of(spec.dataset_name)
         store = ImageStore(nearest_store(data), spec.dataset)
         _check_writable(work)
