@@ -76,7 +76,15 @@ def to_markdown(table: pd.DataFrame, caption: str, provenance: list[str]) -> str
 
 
 def to_html(markdown: str, title: str) -> str:
-    """What `to_markdown` gives as a web page of its own, for the report and for a browser."""
+    """What `to_markdown` gives as a web page of its own, for the report and for a browser.
+
+    Args:
+        markdown: The table; HTML in it stays text.
+        title: Of the page, plain text.
+
+    Returns:
+        HTML that ends with a line break and loads nothing.
+    """
     body = MarkdownIt("js-default").render(markdown)  # tables; tags in the text stay text
     style = (
         "body { font: 14px sans-serif; margin: 2em; } table { border-collapse: collapse; } "
