@@ -96,7 +96,8 @@ class Workflow:
         Raises:
             ValueError: There is no such study, run, table or figure.
         """
-        parts = re.fullmatch(r"results/(?:([^/]+)/)??(?:runs/([^/]+)/.+|([^/.]+)\.(?:csv|md|html|tex|pdf|png|npz))", target)
+        file = r"([^/.]+)\.(?:csv|md|html|tex|pdf|png|npz)"
+        parts = re.fullmatch(rf"results/(?:([^/]+)/)??(?:runs/([^/]+)/.+|{file})", target)
         if parts is None:
             return
         params, (study, run, name) = self.pipeline.params, (parts[1] or PAPER, parts[2], parts[3])
