@@ -134,17 +134,17 @@ class RotaryEmbedding2D(nn.Module):
 
     def __init__(self, height: int, width: int, head_size: int) -> None:
         super().__init__()
-        angles = rotary_angles(height, width, head_size)
-        cos, sin = angles.cos(), angles.sin()
+        angles = rotary_angles(height, width, head_size)[:, None]
         self.cos: Tensor
         self.sin: Tensor
-        self.register_buffer("cos", torch.cat([cos, cos], dim=-1).float(), persistent=False)  # (N, d)
-        self.register_buffer("sin", torch.cat([-sin, sin], dim=-1).float(), persistent=False)  # (N, d)
+        self.register_buffer("cos", angles.cos().float(), persistent=False)  # (N, 1, d / 2)
+        self.register_buffer("sin", angles.sin().float(), persistent=False)  # (N, 1, d / 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rotate queries or keys x of shape (B, h, N, d); shape and dtype stay."""
-        halves_swapped = x.roll(x.shape[-1] // 2, dims=-1)
-        return (x * self.cos + halves_swapped * self.sin).to(x.dtype)
+        """Rotate queries or keys x of shape (B, N, h, d); shape and dtype stay."""
+        first, second = x.chunk(2, dim=-1)
+        turned = first * self.cos - second * self.sin, second * self.cos + first * self.sin
+        return torch.cat(turned, dim=-1).to(x.dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -190,8 +190,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rope: RotaryEmbedding2D) -> Tensor:
         """Attend among the tokens x of shape (B, N, D), whose N positions `rope` holds."""
-        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
-        x = attend(rope(self.q_norm(q)), rope(self.k_norm(k)), v)  # (B, h, N, d)
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b n h d", three=3, h=self.num_heads)
+        q, k = rope(self.q_norm(q)), rope(self.k_norm(k))
+        x = attend(*(tensor.transpose(1, 2) for tensor in (q, k, v)))  # (B, h, N, d)
         return self.proj(rearrange(x, "b h n d -> b n (h d)"))
 
 

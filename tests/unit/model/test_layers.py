@@ -106,8 +106,8 @@ def test_rotation_is_ddts_up_to_the_order_of_channels() -> None:
     """Wrong: a converter of published weights could not exist."""
     size = 12
     rope = RotaryEmbedding2D(2, 3, size).double()
-    x = torch.randn(2, 4, 6, size, dtype=DOUBLE)
-    angles = rotary_angles(2, 3, size)
+    x = torch.randn(2, 6, 4, size, dtype=DOUBLE)
+    angles = rotary_angles(2, 3, size)[:, None]
     turned = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.polar(torch.ones_like(angles), angles)
     neighbours = torch.view_as_real(turned).flatten(-2)
     halves = torch.cat([torch.arange(0, size, 2), torch.arange(1, size, 2)])
@@ -117,8 +117,8 @@ def test_rotation_is_ddts_up_to_the_order_of_channels() -> None:
 def test_rotated_products_depend_on_distance_only() -> None:
     """Wrong: attention would see absolute positions."""
     rope = RotaryEmbedding2D(4, 4, 8).double()
-    q, k = torch.randn(2, 1, 1, 1, 8, dtype=DOUBLE).expand(2, 1, 1, 16, 8)
-    products = (rope(q) @ rope(k).transpose(-1, -2))[0, 0].view(4, 4, 4, 4)  # row, column, row', column'
+    q, k = torch.randn(2, 1, 1, 1, 8, dtype=DOUBLE).expand(2, 1, 16, 1, 8)
+    products = (rope(q)[0, :, 0] @ rope(k)[0, :, 0].T).view(4, 4, 4, 4)  # row, column, row', column'
     torch.testing.assert_close(products[1:, 1:, 1:, 1:], products[:-1, :-1, :-1, :-1], atol=1e-5, rtol=0)
     assert not torch.allclose(products[0, 0, 0, 1], products[0, 0, 1, 0], atol=1e-3)
 
@@ -134,7 +134,8 @@ def test_attention_is_the_formula(qk_norm: bool) -> None:
         rows = slice(8 * head, 8 * head + 8)
         q, k, v = (x @ attention.qkv.weight[16 * part : 16 * part + 16][rows].T for part in range(3))
         q, k = attention.q_norm(q), attention.k_norm(k)
-        weights = torch.softmax(rope(q) @ rope(k).transpose(-1, -2) / math.sqrt(8), dim=-1)
+        q, k = (rope(tensor[:, :, None])[:, :, 0] for tensor in (q, k))
+        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(8), dim=-1)
         outputs.append(weights @ v)
     expected = torch.cat(outputs, dim=-1) @ attention.proj.weight.T + attention.proj.bias
     torch.testing.assert_close(attention(x, rope), expected)
