@@ -72,9 +72,10 @@ class Products(TorchDispatchMode):
         return total
 
 
-def best_seconds(work: Callable[[], object], repeats: int) -> float:
-    """The shortest time of some calls after one to warm up."""
-    work()
+def best_seconds(work: Callable[[], object], repeats: int, *, warm_up: bool = True) -> float:
+    """The shortest time of some calls, usually after one to warm up."""
+    if warm_up:
+        work()
     times = []
     for _ in range(repeats):
         synchronize()

@@ -37,4 +37,5 @@ def report(rows: Sequence[dict[str, Any]], folder: Path, name: str, *, floatfmt:
 
 def settings(options: Any) -> dict[str, Any]:
     """Options of the command line without where the results go."""
-    return {key: value for key, value in vars(options).items() if key != "output"}
+    values = {key: value for key, value in vars(options).items() if key != "output"}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}

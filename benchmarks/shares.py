@@ -1,11 +1,11 @@
-"""Where the time of a step goes: products, norms, activations, copies and the rest, plain and fast.
+"""Where the time of a step goes: products, norms, activations, copies and the rest, plain, fast and compiled.
 
-    python benchmarks/shares.py sampling [--run dip_xl_16] [--speeds plain fast]
+    python benchmarks/shares.py sampling [--run dip_xl_16] [--speeds peers plain fast compiled]
     python benchmarks/shares.py training [--images 4] [--backbone 768 12 12]
 
 Profiles one guided step at batch 1, or one training step, after another to warm up, and adds up the operators' own
-times by kind. A profiled step is slower than one that is not: shares are what it tells. Prints a table and writes
-shares-<what>.json and .md.
+times by kind; `peers` is the same model and sampler as the peers write them (benchmarks/peers.py). A profiled step is
+slower than one that is not: shares are what it tells. Prints a table and writes shares-<what>.json and .md.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peers import as_peers, as_peers_write
 from report import report, settings
 from steps import model_of, training_step, with_backbone
 from torch.profiler import ProfilerActivity, profile
 
 from dip import params
+from dip.environment import pick_device
 from dip.memory import keep_freed_memory
 from dip.sampling.fast import FastSampler
 from dip.schema import Run
+from dip.speed import SPEEDS
 
 KINDS = {  # the first pattern that an operator's name has decides
+    "fused by torch.compile": r"Compiled|Dynamo|AOTDispatcher|triton",
     "products and convolutions": r"mm|linear|conv|scaled_dot_product|attention",
     "norms": r"norm|mean|rsqrt|pow",
     "activations": r"silu|gelu|sigmoid|softmax",
@@ -45,9 +49,12 @@ def kind_of(operator: str) -> str:
 def sampling(run: Run, speed: str) -> Callable[[], Any]:
     """A guided step at batch 1."""
     settings = run.sampling.model_copy(update={"cfg_interval": (0.0, 1.0), "num_steps": 1})
-    sampler, size = FastSampler(model_of(run), settings, speed=speed), run.dataset.image_size
-    x_0 = torch.randn(1, 3, size, size, device=sampler.device)
-    y = torch.zeros(1, dtype=torch.int64, device=sampler.device)
+    model, size, device = model_of(run), run.dataset.image_size, pick_device()
+    x_0, y = torch.randn(1, 3, size, size, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    if speed == "peers":
+        as_peers_write(model.eval())
+        return as_peers(model, x_0, y, settings)
+    sampler = FastSampler(model, settings, speed=speed)
     return lambda: sampler(x_0, y)
 
 
@@ -70,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("sampling", "training"))
     parser.add_argument("--run", default="dip_xl_16", help="a run of params.yaml")
-    parser.add_argument("--speeds", nargs="+", default=["plain", "fast"], choices=("plain", "fast", "compiled"))
+    parser.add_argument("--speeds", nargs="+", default=["plain", "fast"], choices=("peers", *SPEEDS))
     parser.add_argument("--images", type=int, default=4, help="batch of a training step")
     sizes = ("WIDTH", "DEPTH", "HEADS")
     parser.add_argument("--backbone", nargs=3, type=int, metavar=sizes, help="in the place of the run's; B: 768 12 12")

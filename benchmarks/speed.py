@@ -1,13 +1,14 @@
 """How fast a step of sampling or training is: plain, fast and compiled, beside the bare products of the same step.
 
-    python benchmarks/speed.py sampling [--run dip_xl_16 dit_26x1152] [--speeds plain fast]
+    python benchmarks/speed.py sampling [--run dip_xl_16 dit_26x1152] [--speeds peers plain fast] [--steps 100]
     python benchmarks/speed.py training [--run dip_xl_16] [--images 8] [--backbone 768 12 12]
 
-`sampling` times one guided step at batch 1 (two forward passes) and a short schedule with its interval of guidance.
-`training` times forward and backward pass, optimiser and average. All ways take turns, so that what else the machine
-does meets all alike; the shortest time of each counts. The limit is the summed time of the matrix products and
-convolutions that the fast way makes, done alone (benchmarks/products.py). Works on a GPU if there is one. Weights and
-images are random. Prints tables and writes speed-<what>.json and .md.
+`sampling` times one guided step at batch 1 (two forward passes) and a schedule with its interval of guidance; `peers`
+is the same model and sampler as the peers write them (benchmarks/peers.py). `training` times forward and backward pass,
+optimiser and average. All ways take turns, so that what else the machine does meets all alike; the shortest time of
+each counts. The limit is the summed time of the matrix products and convolutions that the fast way makes, done alone
+(benchmarks/products.py). Works on a GPU if there is one. Weights and images are random. Prints tables and writes
+speed-<what>.json and .md.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peers import as_peers, as_peers_write
 from products import Products, best_seconds
 from report import report, settings
 from steps import model_of, training_step, with_backbone
@@ -29,6 +31,7 @@ from dip.memory import keep_freed_memory
 from dip.precision import autocast, dtype_name
 from dip.sampling.fast import FastSampler
 from dip.schema import Run
+from dip.speed import SPEEDS
 
 Row = dict[str, Any]
 Work = dict[str, Callable[[], object]]
@@ -45,6 +48,11 @@ def sampling_steps(run: Run, speeds: list[str], num_steps: int) -> tuple[Work, W
     products = Products()
     for speed in speeds:
         model = model_of(run)
+        if speed == "peers":
+            model = model.eval()
+            as_peers_write(model)
+            steps[speed], schedules[speed] = (as_peers(model, x_0, y, sampling) for sampling in (guided, short))
+            continue
         sampler = FastSampler(model, short, speed=speed)
         schedules[speed] = lambda sampler=sampler: sampler(x_0, y)
         if speed == "plain":
@@ -79,25 +87,26 @@ def training_steps(run: Run, speeds: list[str], batch_size: int) -> tuple[Work, 
     return steps, products
 
 
-def take_turns(work: Work, rounds: int, products: Products | None = None) -> dict[str, float]:
-    """The shortest time of every way, and of the bare products."""
+def take_turns(work: Work, rounds: int, products: Products | None = None, *, warm_up: bool = True) -> dict[str, float]:
+    """The shortest time of every way, and of the bare products; what is warm already needs no call to warm up."""
     best = dict.fromkeys([*work, *(["products"] if products else [])], float("inf"))
-    for _ in range(rounds):
+    for turn in range(rounds):
         for name, way in work.items():
-            best[name] = min(best[name], best_seconds(way, repeats=1))
+            best[name] = min(best[name], best_seconds(way, repeats=1, warm_up=warm_up and turn == 0))
         if products:
             best["products"] = min(best["products"], products.seconds())
     return best
 
 
 def row(run: str, what: str, best: dict[str, float]) -> Row:
-    """Seconds, times the limit, and times as fast as plain."""
+    """Seconds, times the limit, and times as fast as the peers' way and plain."""
     result: Row = {"run": run, "what": what, **{f"{name}_seconds": seconds for name, seconds in best.items()}}
     for name in ("fast", "compiled"):
         if name in best and "products" in best:
             result[f"{name}_over_products"] = best[name] / best["products"]
-        if name in best and "plain" in best:
-            result[f"plain_over_{name}"] = best["plain"] / best[name]
+        for usual in ("peers", "plain"):
+            if name in best and usual in best:
+                result[f"{usual}_over_{name}"] = best[usual] / best[name]
     return result
 
 
@@ -106,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("sampling", "training"))
     parser.add_argument("--run", nargs="+", default=["dip_xl_16"], help="runs of params.yaml")
-    parser.add_argument("--speeds", nargs="+", default=["plain", "fast"], choices=("plain", "fast", "compiled"))
+    parser.add_argument("--speeds", nargs="+", default=["plain", "fast"], choices=("peers", *SPEEDS))
     parser.add_argument("--images", type=int, default=8, help="batch of a training step")
     parser.add_argument("--steps", type=int, default=10, help="of the schedule")
     sizes = ("WIDTH", "DEPTH", "HEADS")
@@ -126,7 +135,8 @@ def main() -> None:
         if options.what == "sampling":
             steps, schedules, products = sampling_steps(run, options.speeds, options.steps)
             rows.append(row(name, "guided step, batch 1", take_turns(steps, options.rounds, products)))
-            rows.append(row(name, f"schedule of {options.steps} steps", take_turns(schedules, options.rounds)))
+            whole = take_turns(schedules, options.rounds, warm_up=False)
+            rows.append(row(name, f"schedule of {options.steps} steps", whole))
         else:
             work, products = training_steps(run, options.speeds, options.images)
             rows.append(row(name, f"training step, batch {options.images}", take_turns(work, options.rounds, products)))

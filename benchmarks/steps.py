@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 
@@ -18,6 +18,8 @@ from dip.training.optimization import Objective, gradient_norm, losses_of, make_
 if TYPE_CHECKING:
     from dip.schema import Run
 
+Module = TypeVar("Module", bound=torch.nn.Module)
+
 
 class TrainingStep(NamedTuple):
     """A training step, and the part of it that makes gradients."""
@@ -27,9 +29,13 @@ class TrainingStep(NamedTuple):
 
 
 def model_of(run: Run) -> DiP:
-    """The run's model with random weights, none of them zero, so that nothing is skipped."""
+    """The run's model with random weights."""
     torch.manual_seed(0)
-    model = build_model(run.model, run.dataset.image_size, run.dataset.num_classes).to(pick_device())
+    return randomize(build_model(run.model, run.dataset.image_size, run.dataset.num_classes).to(pick_device()))
+
+
+def randomize(model: Module) -> Module:
+    """Give all weights but norms and biases random values, none of them zero; returns the model."""
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.02)
