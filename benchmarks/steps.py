@@ -49,15 +49,15 @@ def with_backbone(run: Run, hidden_size: int, depth: int, num_heads: int) -> Run
 
 
 def training_step(run: Run, speed: str, batch_size: int) -> TrainingStep:
-    """Forward and backward pass, gradient norm, optimiser and averages, on random images and without alignment."""
+    """Forward and backward pass, gradient norm, optimiser and one average, on random images and without alignment."""
     device, size = pick_device(), run.dataset.image_size
-    training = run.training.model_copy(update={"alignment": None, "batch_size": batch_size})
+    training = run.training.model_copy(update={"alignment": None, "batch_size": batch_size, "ema_decays": ()})
     x_1 = torch.rand(batch_size, 3, size, size, device=device) * 2 - 1
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
     model = model_of(run)
     set_speed(model, speed)
     objective, optimizer = Objective(model, None, training), make_optimizer(model, training)
-    ema = EMA(model, training.ema_decay, training.ema_decays)
+    ema = EMA(model, training.ema_decay)
 
     def passes() -> None:
         path, y = draw(x_1, labels, training, step=0, null_class=run.dataset.num_classes)

@@ -135,6 +135,8 @@ class Group:
         """The module with gradients averaged over the processes."""
         if self.size == 1:
             return module
+        # True of 1 x 1 convolutions only, whose strides differ where there is but one value to stride over.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # newer versions of PyTorch rename broadcast_buffers
             return DistributedDataParallel(
