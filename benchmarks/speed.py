@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,9 @@ def main() -> None:
     keep_freed_memory()  # as every job does
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
+    if "compiled" in options.speeds and pick_device().type == "cpu" and shutil.which("g++") is None:
+        print("torch.compile needs g++ on a CPU, and there is none: compiled is left out")
+        options.speeds.remove("compiled")
     runs = params.load().runs
     for name in options.run:
         run = runs[name]
