@@ -35,8 +35,8 @@ test: setup
 # Ratios, each measured in one run; results in build/benchmarks. About an hour on 2 idle cores.
 bench: setup
 	mkdir -p build/benchmarks
-	python benchmarks/speed.py sampling --run dip_xl_16 dit_26x1152 --speeds peers plain fast compiled --rounds 2 --steps 5
-	python benchmarks/speed.py training --run dip_xl_16 --backbone 768 12 12 --speeds plain fast compiled --images 4 --rounds 2
+	python benchmarks/speed.py sampling --run dip_xl_16 dit_26x1152 --rounds 2 --steps 5
+	python benchmarks/speed.py training --run dip_xl_16 --backbone 768 12 12 --images 4 --rounds 2
 	python benchmarks/peers.py --rounds 2
 	python benchmarks/training.py saving --output build/benchmarks
 	python benchmarks/training.py recompute --output build/benchmarks

@@ -1,6 +1,6 @@
 """How fast a step of sampling or training is: plain, fast and compiled, beside the bare products of the same step.
 
-    python benchmarks/speed.py sampling [--run dip_xl_16 dit_26x1152] [--speeds peers plain fast] [--steps 100]
+    python benchmarks/speed.py sampling [--run dip_xl_16 dit_26x1152] [--speeds peers fast compiled] [--steps 100]
     python benchmarks/speed.py training [--run dip_xl_16] [--images 8] [--backbone 768 12 12]
 
 `sampling` times one guided step at batch 1 (two forward passes) and a schedule with its interval of guidance; `peers`
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("sampling", "training"))
     parser.add_argument("--run", nargs="+", default=["dip_xl_16"], help="runs of params.yaml")
-    parser.add_argument("--speeds", nargs="+", default=["plain", "fast"], choices=("peers", *SPEEDS))
+    parser.add_argument("--speeds", nargs="+", choices=("peers", *SPEEDS), help="all if not given; peers: sampling")
     parser.add_argument("--images", type=int, default=8, help="batch of a training step")
     parser.add_argument("--steps", type=int, default=10, help="of the schedule")
     sizes = ("WIDTH", "DEPTH", "HEADS")
@@ -128,21 +128,24 @@ def main() -> None:
     keep_freed_memory()  # as every job does
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
-    if "compiled" in options.speeds and pick_device().type == "cpu" and shutil.which("g++") is None:
+    speeds = options.speeds or list(("peers", *SPEEDS) if options.what == "sampling" else SPEEDS)
+    if "compiled" in speeds and pick_device().type == "cpu" and shutil.which("g++") is None:
         print("torch.compile needs g++ on a CPU, and there is none: compiled is left out")
-        options.speeds.remove("compiled")
+        speeds.remove("compiled")
+    if "peers" in speeds and options.what == "training":
+        parser.error("argument --speeds: the peers' way is written for sampling only")
     runs = params.load().runs
     for name in options.run:
         run = runs[name]
         if options.backbone:
             run = with_backbone(run, *options.backbone)
         if options.what == "sampling":
-            steps, schedules, products = sampling_steps(run, options.speeds, options.steps)
+            steps, schedules, products = sampling_steps(run, speeds, options.steps)
             rows.append(row(name, "guided step, batch 1", take_turns(steps, options.rounds, products)))
             whole = take_turns(schedules, options.rounds, warm_up=False)
             rows.append(row(name, f"schedule of {options.steps} steps", whole))
         else:
-            work, products = training_steps(run, options.speeds, options.images)
+            work, products = training_steps(run, speeds, options.images)
             rows.append(row(name, f"training step, batch {options.images}", take_turns(work, options.rounds, products)))
     dtype = dtype_name("bf16", pick_device())
     report(rows, options.output, f"speed-{options.what}", dtype=dtype, settings=settings(options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -50,7 +51,8 @@ def write_shards(tasks: Iterator[Task], num_workers: int, progress: Progress) ->
     try:
         while True:
             for task in itertools.islice(tasks, num_workers + 1 - len(running)):  # one more: no worker waits
-                running[pool.submit(_work, task)] = task.number
+                with _interrupts_held_back():  # the first submit starts the workers
+                    running[pool.submit(_work, task)] = task.number
             if not running:
                 break
             finished, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
@@ -68,12 +70,21 @@ def write_shards(tasks: Iterator[Task], num_workers: int, progress: Progress) ->
         pool.shutdown(cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C reaches every process: those that start in here never notice it, and this one does afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _worker: dict[str, Synchronized[int]] = {}  # of this worker process
 
 
 def _start_worker(done: Synchronized[int], stop: Synchronized[int]) -> None:
     _worker.update(done=done, stop=stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent sees to the end
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

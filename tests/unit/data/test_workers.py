@@ -81,8 +81,11 @@ def start() -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def have_ended(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != "zombie" for process in processes)
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def wait_until(condition: object, seconds: float = 60) -> None:
@@ -108,7 +111,8 @@ def test_killed_preparation_goes_on(end: signal.Signals) -> None:
         else:
             os.killpg(process.pid, end)  # as Ctrl-C does
         _, errors = process.communicate()
-        wait_until(functools.partial(have_ended, workers))
+        for worker in workers:
+            wait_until(functools.partial(has_ended, worker))
         if process.returncode != 0:
             break
         shutil.rmtree(store.folder)  # it was done before the signal came
