@@ -19,6 +19,7 @@ from image_files import content_of, encoded, write_folder
 from PIL import Image
 
 from dip import params
+from dip.data import workers
 from dip.data.dataset import ImageStore
 from dip.data.decode import decode
 from dip.data.manifest import read_manifest
@@ -105,14 +106,14 @@ def test_killed_preparation_goes_on(end: signal.Signals) -> None:
     for _ in range(5):
         process = start()
         wait_until(lambda: any(store.folder.glob("images-*.json")))
-        workers = psutil.Process(process.pid).children(recursive=True)
+        children = psutil.Process(process.pid).children(recursive=True)
         if end == signal.SIGKILL:
             process.kill()
         else:
             os.killpg(process.pid, end)  # as Ctrl-C does
         _, errors = process.communicate()
-        for worker in workers:
-            wait_until(functools.partial(has_ended, worker))
+        for child in children:
+            wait_until(functools.partial(has_ended, child))
         if process.returncode != 0:
             break
         shutil.rmtree(store.folder)  # it was done before the signal came
@@ -128,6 +129,21 @@ def test_killed_preparation_goes_on(end: signal.Signals) -> None:
     assert {path: path.stat().st_mtime_ns for path in finished} == finished, "finished shards were not made again"
     prepare("imagenet", dataset, Store(Path("whole")))
     assert content_of(store) == content_of(Store(Path("whole")))
+
+
+def test_an_interrupt_while_workers_start_is_the_parents() -> None:
+    """Wrong: a worker that is not ready would print a traceback, or Ctrl-C would be lost."""
+    program = "import signal, sys; sys.exit(10 + (signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    arrived, handler = [], signal.signal(signal.SIGINT, lambda *_: arrived.append(True))
+    try:
+        with workers._interrupts_held_back():
+            child = subprocess.Popen([sys.executable, "-c", program])
+            signal.raise_signal(signal.SIGINT)
+            assert not arrived
+        assert arrived
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert child.wait() == 11
 
 
 @pytest.mark.slow
