@@ -1,16 +1,33 @@
-"""How the benchmarks give their rows: a table on the screen and in Markdown; in JSON also where they were measured."""
+"""How the benchmarks begin, and how they give their rows.
+
+A table on the screen and in Markdown; in JSON also where it was measured.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tabulate import tabulate
 
 from dip.environment import describe_environment, device_name, pick_device
 from dip.files import atomic_write, write_json
+from dip.memory import keep_freed_memory
+
+
+def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line with the options that timings share, and set memory and threads as a job does."""
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder of the results")
+    options = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(options.threads)
+    return options
 
 
 def report(rows: Sequence[dict[str, Any]], folder: Path, name: str, *, floatfmt: str = ".4g", **more: Any) -> None:

@@ -4,8 +4,8 @@
     python benchmarks/shares.py training [--images 4] [--backbone 768 12 12]
 
 Profiles one guided step at batch 1, or one training step, after another to warm up, and adds up the operators' own
-times by kind; `peers` is the same model and sampler as the peers write them (benchmarks/peers.py). A profiled step is
-slower than one that is not: shares are what it tells. Prints a table and writes shares-<what>.json and .md.
+times by kind; `peers` is the same model and sampler as the peers write them (benchmarks/peers_way.py). A profiled
+step is slower than one that is not: shares are what it tells. Prints a table and writes shares-<what>.json and .md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import as_peers, as_peers_write
+from peers_way import as_peers_write, draw_as_peers
 from report import report, settings
 from steps import model_of, training_step, with_backbone
 from torch.profiler import ProfilerActivity, profile
@@ -53,7 +53,7 @@ def sampling(run: Run, speed: str) -> Callable[[], Any]:
     x_0, y = torch.randn(1, 3, size, size, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     if speed == "peers":
         as_peers_write(model.eval())
-        return as_peers(model, x_0, y, settings)
+        return draw_as_peers(model, x_0, y, settings)
     sampler = FastSampler(model, settings, speed=speed)
     return lambda: sampler(x_0, y)
 
@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--backbone", nargs=3, type=int, metavar=sizes, help="in the place of the run's; B: 768 12 12")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder of the results")
     options = parser.parse_args()
+    if "peers" in options.speeds and options.what == "training":
+        parser.error("argument --speeds: the peers' way is written for sampling only")
     keep_freed_memory()  # as every job does
     run = params.load().runs[options.run]
     if options.backbone:

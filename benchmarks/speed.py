@@ -4,9 +4,9 @@
     python benchmarks/speed.py training [--run dip_xl_16] [--images 8] [--backbone 768 12 12]
 
 `sampling` times one guided step at batch 1 (two forward passes) and a schedule with its interval of guidance; `peers`
-is the same model and sampler as the peers write them (benchmarks/peers.py). `training` times forward and backward pass,
-optimiser and average. All ways take turns, so that what else the machine does meets all alike; the shortest time of
-each counts. The limit is the summed time of the matrix products and convolutions that the fast way makes, done alone
+is the same model and sampler as the peers write them (benchmarks/peers_way.py). `training` times forward and backward
+pass, optimiser and average. All ways take turns, so that what else the machine does meets all alike; the shortest time
+of each counts. The limit is the summed time of the matrix products and convolutions that the fast way makes, done alone
 (benchmarks/products.py). Works on a GPU if there is one. Weights and images are random. Prints tables and writes
 speed-<what>.json and .md.
 """
@@ -14,21 +14,18 @@ speed-<what>.json and .md.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from peers import as_peers, as_peers_write
+from peers_way import as_peers_write, draw_as_peers
 from products import Products, best_seconds
-from report import report, settings
+from report import begin, report, settings
 from steps import model_of, training_step, with_backbone
 
 from dip import params
 from dip.environment import pick_device
-from dip.memory import keep_freed_memory
 from dip.precision import autocast, dtype_name
 from dip.sampling.fast import FastSampler
 from dip.schema import Run
@@ -52,9 +49,10 @@ def sampling_steps(run: Run, speeds: list[str], num_steps: int) -> tuple[Work, W
         if speed == "peers":
             model = model.eval()
             as_peers_write(model)
-            steps[speed], schedules[speed] = (as_peers(model, x_0, y, sampling) for sampling in (guided, short))
+            steps[speed], schedules[speed] = (draw_as_peers(model, x_0, y, sampling) for sampling in (guided, short))
             continue
         sampler = FastSampler(model, short, speed=speed)
+        sampler(x_0, y, num_steps=2)  # compiles what a schedule needs, with guidance and without
         schedules[speed] = lambda sampler=sampler: sampler(x_0, y)
         if speed == "plain":
             once = FastSampler(model, guided, speed=speed)
@@ -121,12 +119,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="of the schedule")
     sizes = ("WIDTH", "DEPTH", "HEADS")
     parser.add_argument("--backbone", nargs=3, type=int, metavar=sizes, help="in the place of the run's; B: 768 12 12")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder of the results")
-    options = parser.parse_args()
-    keep_freed_memory()  # as every job does
-    torch.set_num_threads(options.threads)
+    options = begin(parser)
     rows: list[Row] = []
     speeds = options.speeds or list(("peers", *SPEEDS) if options.what == "sampling" else SPEEDS)
     if "compiled" in speeds and pick_device().type == "cpu" and shutil.which("g++") is None:

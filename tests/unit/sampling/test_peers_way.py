@@ -18,14 +18,14 @@ BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 @pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def peers_way(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("peers")
+    return importlib.import_module("peers_way")
 
 
 @pytest.mark.parametrize("qk_norm", [True, False])
 @pytest.mark.parametrize("head", [{"name": "unet", "depth": 2, "width": 4}, {"name": "attention", "width": 8}])
-def test_the_peers_way_is_plain_to_rounding(peers: ModuleType, head: dict[str, object], qk_norm: bool) -> None:
+def test_the_peers_way_is_plain_to_rounding(peers_way: ModuleType, head: dict[str, object], qk_norm: bool) -> None:
     """Wrong: channels of q and k in another order than their rotation, or guidance where there is none."""
     settings = {"patch_size": 4, "hidden_size": 16, "depth": 2, "num_heads": 2, "head": head, "qk_norm": qk_norm}
     if head["name"] == "attention":
@@ -37,6 +37,6 @@ def test_the_peers_way_is_plain_to_rounding(peers: ModuleType, head: dict[str, o
     sampling = Sampling(num_steps=8, cfg_scale=2.0, cfg_interval=(0.25, 0.7), precision="fp32")
     x_0, y = torch.randn(3, 3, 8, 8), torch.tensor([1, 0, 1])
     plain = sample(model, x_0, y, sampling, null_class=2)
-    peers.as_peers_write(model)
-    torch.testing.assert_close(peers.sample_as_peers(model, x_0, y, sampling, 2), plain, rtol=1e-4, atol=1e-5)
+    peers_way.as_peers_write(model)
+    torch.testing.assert_close(peers_way.sample_as_peers(model, x_0, y, sampling, 2), plain, rtol=1e-4, atol=1e-5)
     assert plain.std() > 0.1
