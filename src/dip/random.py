@@ -61,8 +61,9 @@ def noise(
         float32 tensor of shape (number of tuples, *shape); the same on every run on the same type of device.
     """
     generator = torch.Generator(device)
-    rows = []
-    for counter in counters:
-        generator.manual_seed(int(hashed(seed, int(stream), *counter)) >> 1)
-        rows.append(torch.randn(shape, generator=generator, device=device))
-    return torch.stack(rows)
+    seeds = hashed(seed, int(stream), *np.array(list(counters)).T) >> np.uint64(1)
+    samples = torch.empty(len(seeds), *shape, device=device)
+    for own_seed, sample in zip(seeds.tolist(), samples, strict=True):
+        generator.manual_seed(own_seed)
+        torch.randn(shape, generator=generator, out=sample)
+    return samples
