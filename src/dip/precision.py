@@ -29,10 +29,16 @@ def dtype_name(precision: str, device: torch.device) -> str:
     return str(compute_dtype(precision, device)).removeprefix("torch.")
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Context in which matrix products and convolutions are computed in `compute_dtype`."""
+def autocast(precision: str, device: torch.device, *, keep_casts: bool = True) -> torch.autocast:
+    """Context in which matrix products and convolutions are computed in `compute_dtype`.
+
+    Args:
+        precision: "bf16" or "fp32", as in params.yaml.
+        device: Where it is computed.
+        keep_casts: Cast a weight once for the whole context. A CUDA graph must not use what is freed after it.
+    """
     enabled = compute_dtype(precision, device) == torch.bfloat16
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=keep_casts)
 
 
 @functools.cache
