@@ -7,8 +7,10 @@ added up in the weights:
 - On a 2 x 2 map every output pixel sees every input pixel and five taps of nine are padding: one matrix product.
 - Pixels that upsampling has made equal meet 9 taps in 4 groups, so the taps of a group are added first: a transposed
   convolution with a 4 x 4 kernel and stride 2. From a 1 x 1 map it is a matrix product again.
+- On a GPU the three channels of colours are padded, in columns of a pixel's surroundings and in the output: its matrix
+  units take eight at a time.
 
-Both are exact but for rounding. `plain` is the usual way, to compare with and to count operations as others do.
+All are exact but for rounding. `plain` is the usual way, to compare with and to count operations as others do.
 
 Shapes: b maps, C input channels, O output channels, h x w pixels; maps are channels-last in memory.
 """
@@ -18,6 +20,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_ALIGNMENT = 8  # channels that a GPU's matrix units load at once in 16 bits; fewer go a slow way
 
 
 class PatchConv(nn.Conv2d):
@@ -34,15 +38,14 @@ class PatchConv(nn.Conv2d):
         super().__init__(below + channels, out_channels, 3, padding=1)
         self.split = (below, channels)
         self.plain = False
-        self._frozen: dict[bool, tuple[Tensor, ...]] | None = None
+        self._frozen: dict[str, tuple[Tensor, ...]] = {}
 
     @torch.no_grad()
     def freeze(self, dtype: torch.dtype) -> None:
         """Fix what is multiplied with; until then each call makes it anew from `weight`, as a training has to."""
-        self._frozen = {
-            small: tuple(weight.to(dtype).clone(memory_format=layout) for weight in self._weights(small=small))
-            for small, layout in ((False, torch.channels_last), (True, torch.contiguous_format))
-        }
+        for way in ("maps", "matrix", "columns"):
+            layout = torch.channels_last if way == "maps" else torch.contiguous_format
+            self._frozen[way] = tuple(value.to(dtype).clone(memory_format=layout) for value in self._weights(way))
 
     def forward(self, x: Tensor, below: Tensor | None = None) -> Tensor:
         """Convolve x of shape (b, C, h, w), and `below` of shape (b, C', h / 2, w / 2) if any, to (b, O, h, w)."""
@@ -52,34 +55,90 @@ class PatchConv(nn.Conv2d):
                 # the counts cannot tell.
                 x = torch.cat([F.interpolate(below, scale_factor=2.0, mode="nearest"), x], dim=1)
             return super().forward(x)
-        small = x.shape[-2:] == (2, 2)
-        weights = self._weights(small=small) if self._frozen is None else self._frozen[small]
-        if small:
+        way = "maps"
+        if x.shape[-2:] == (2, 2):
+            way = "matrix"
+        elif x.is_cuda and below is None and self.in_channels < _ALIGNMENT:
+            way = "columns"
+        weights = self._frozen.get(way) or self._weights(way)
+        if way == "matrix":
             rows = x.permute(0, 2, 3, 1).flatten(1)  # (b, 4 C)
             rows = rows if below is None else torch.cat([below.flatten(1), rows], dim=1)  # (b, C' + 4 C)
             return F.linear(rows, *weights).unflatten(1, (2, 2, -1)).permute(0, 3, 1, 2)
+        if way == "columns":
+            return convolved_columns(x, *weights)
         weight, weight_below = weights
         if below is None:
             return F.conv2d(x, weight, self.bias, padding=1)
         upsampled = F.conv_transpose2d(below, weight_below, self.bias, stride=2, padding=1)
         return upsampled + F.conv2d(x, weight, padding=1)
 
-    def _weights(self, *, small: bool) -> tuple[Tensor, ...]:
-        """Matrix (4 O, C' + 4 C) and bias (4 O,) for a map of 2 x 2; else kernels of the map and of that below it."""
+    def _weights(self, way: str) -> tuple[Tensor, ...]:
+        """What a map is multiplied with: with bias but for "maps".
+
+        Args:
+            way: "matrix": shape (4 O, C' + 4 C), for a map of 2 x 2. "maps": kernels of the map and of that below it.
+                "columns": shape (O, 9 (C' + C) and padding), for the 3 x 3 pixels around each one.
+        """
+        assert self.bias is not None
+        if way == "columns":
+            return padded(self.weight.flatten(1), dim=1), self.bias
         below, weight = self.weight.split(self.split, dim=1)
         below = upsampled_weight(below)  # (C', O, 4, 4)
-        if not small:
+        if way == "maps":
             return weight, below
-        assert self.bias is not None
         seen = below[:, :, 1:3, 1:3].permute(2, 3, 1, 0).flatten(0, 2)  # (4 O, C'), of a map of 1 x 1
         return torch.cat([seen, dense_weight(weight)], dim=1), self.bias.repeat(4)
+
+
+class OutputConv(nn.Conv2d):
+    """1 x 1 convolution to the few channels of a picture."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__(channels, out_channels, 1)
+        self.plain = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x of shape (b, C, h, w) to (b, O, h, w)."""
+        if self.plain or not x.is_cuda:
+            return super().forward(x)
+        assert self.bias is not None
+        return convolved_pixels(x, self.weight.flatten(1), self.bias)
 
 
 def set_plain(model: nn.Module, *, plain: bool) -> None:
     """Have all convolutions of a model done the usual way, or with the needless arithmetic left out."""
     for module in model.modules():
-        if isinstance(module, PatchConv):
+        if isinstance(module, PatchConv | OutputConv):
             module.plain = plain
+
+
+def convolved_columns(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """3 x 3 convolution with padding 1 as one product with the nine pixels around each one.
+
+    Args:
+        x: Maps, shape (b, C, h, w).
+        weight: Kernel (O, 9 C), with zeros behind it or not.
+        bias: Shape (O,).
+
+    Returns:
+        Shape (b, O, h, w), channels-last in memory.
+    """
+    columns = F.unfold(x, 3, padding=1).mT  # (b, h w, 9 C)
+    columns = F.pad(columns, (0, weight.shape[1] - columns.shape[2]))
+    return F.linear(columns, weight, bias).unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2)
+
+
+def convolved_pixels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """1 x 1 convolution of maps (b, C, h, w) with weight (O, C) and bias (O,), padded for the product."""
+    product = F.linear(x.permute(0, 2, 3, 1), padded(weight, dim=0), padded(bias, dim=0))
+    return product[..., : len(bias)].permute(0, 3, 1, 2)
+
+
+def padded(values: Tensor, dim: int) -> Tensor:
+    """Zeros behind the values of a dimension, up to a multiple of `_ALIGNMENT`."""
+    missing = -values.shape[dim] % _ALIGNMENT
+    return F.pad(values, (0, 0) * (values.dim() - 1 - dim) + (0, missing))
 
 
 def dense_weight(weight: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dip.model.backbone import CHANNELS, patchify, unpatchify
-from dip.model.convolution import PatchConv
+from dip.model.convolution import OutputConv, PatchConv
 from dip.model.head import PatchDetailerHead
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class UNetHead(PatchDetailerHead):
             PatchConv(before, after, below=before)
             for before, after in zip(reversed(channels), reversed(outputs), strict=True)
         )
-        self.output = nn.Conv2d(width, CHANNELS, 1)
+        self.output = OutputConv(width, CHANNELS)
 
     @classmethod
     def from_params(cls, head: schema.UNetHead, model: schema.Model, grid_size: tuple[int, int]) -> Self:

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from dip.model.convolution import PatchConv, set_plain
+from dip.model.convolution import (
+    OutputConv,
+    PatchConv,
+    convolved_columns,
+    convolved_pixels,
+    padded,
+    set_plain,
+)
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -40,6 +47,16 @@ def test_convolution_of_a_patch(side: int) -> None:
 def test_upsampled_convolution(side: int) -> None:
     """Wrong: taps would be added up for another phase, or the skip would be shifted."""
     both_ways(PatchConv(2, 5, below=3).double(), random(4, 2, 2 * side, 2 * side), random(4, 3, side, side))
+
+
+def test_few_channels() -> None:
+    """Wrong: on a GPU, whose ways these are, colours would come from other pixels or channels."""
+    first, x = PatchConv(3, 5).double(), random(4, 3, 6, 4)
+    for weight in (first.weight.flatten(1), padded(first.weight.flatten(1), dim=1)):
+        torch.testing.assert_close(convolved_columns(x, weight, first.bias), first(x))
+    last, x = OutputConv(5, 3).double(), random(4, 5, 6, 4)
+    torch.testing.assert_close(convolved_pixels(x, last.weight.flatten(1), last.bias), last(x))
+    assert padded(first.weight.flatten(1), dim=1).shape == (5, 32)
 
 
 def test_maps_that_are_not_square() -> None:
