@@ -2,15 +2,22 @@
 
 - plain: layers as the field writes them.
 - fast: arithmetic that is not needed is left out (`dip.model.convolution`); sampling does more (`dip.sampling.fast`).
-- compiled: fast, with blocks and heads by torch.compile.
+- compiled: fast, with blocks and heads by torch.compile, and on a GPU q and k by a kernel of our own
+  (`dip.model.attention_kernels`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib import import_module
+from typing import cast
+
 import torch
 
 from dip.model import DiP
+from dip.model.backbone import DiTBlock
 from dip.model.convolution import set_plain
+from dip.model.layers import RMSNorm
 
 SPEEDS = ("plain", "fast", "compiled")
 
@@ -37,8 +44,21 @@ def set_speed(model: DiP, speed: str | None) -> str:
     if speed not in SPEEDS:
         raise ValueError(f"unknown speed '{speed}', expected one of {', '.join(SPEEDS)}")
     set_plain(model, plain=speed == "plain")
-    if speed == "compiled":
-        for module in (*model.blocks, model.head, model.intermediate):  # blocks are alike: one compilation serves all
-            if module is not None:
-                module.compile()
+    on_gpu = next(model.parameters()).is_cuda
+    _set_kernel(model, in_use=speed == "compiled" and on_gpu)
+    for module in (*model.blocks, model.head, model.intermediate):  # blocks are alike: one compilation serves all
+        if module is not None:
+            module._compiled_call_impl = None
+            if speed == "compiled":
+                # On a GPU every batch size has kernels of its own, which are faster; torch stops at 8 of them.
+                torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+                module.compile(dynamic=False if on_gpu else None)
     return speed
+
+
+def _set_kernel(model: DiP, *, in_use: bool) -> None:
+    """Have norm and rotation of q and k in the blocks done by one kernel, or not."""
+    kernel = import_module("dip.model.attention_kernels").attention if in_use else None  # Triton is not everywhere
+    for block in cast("Iterable[DiTBlock]", model.blocks):
+        if isinstance(block.attn.q_norm, RMSNorm):
+            block.attn.kernel = kernel

@@ -9,6 +9,7 @@ Shapes: B batch, N tokens, D hidden size, h heads, d = D / h channels of one hea
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -140,6 +141,10 @@ class RotaryEmbedding2D(nn.Module):
         self.register_buffer("cos", angles.cos().float(), persistent=False)  # (N, 1, d / 2)
         self.register_buffer("sin", angles.sin().float(), persistent=False)  # (N, 1, d / 2)
 
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the angles, each (N, d / 2)."""
+        return self.cos[:, 0], self.sin[:, 0]
+
     def forward(self, x: Tensor) -> Tensor:
         """Rotate queries or keys x of shape (B, N, h, d); shape and dtype stay."""
         first, second = x.chunk(2, dim=-1)
@@ -187,10 +192,14 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(head_size) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head_size) if qk_norm else nn.Identity()
         self.proj = nn.Linear(hidden_size, hidden_size)
+        self.kernel: Callable[..., Tensor] | None = None  # in the place of norms, rotation and `attend`, for 16 bits
 
     def forward(self, x: Tensor, rope: RotaryEmbedding2D) -> Tensor:
         """Attend among the tokens x of shape (B, N, D), whose N positions `rope` holds."""
-        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b n h d", three=3, h=self.num_heads)
+        qkv = rearrange(self.qkv(x), "b n (three h d) -> b n three h d", three=3, h=self.num_heads)
+        if self.kernel is not None and qkv.element_size() == 2:
+            return self.proj(self.kernel(qkv, self.q_norm.weight, self.k_norm.weight, *rope.tables(), self.q_norm.eps))
+        q, k, v = qkv.unbind(2)
         q, k = rope(self.q_norm(q)), rope(self.k_norm(k))
         x = attend(*(tensor.transpose(1, 2) for tensor in (q, k, v)))  # (B, h, N, d)
         return self.proj(rearrange(x, "b h n d -> b n (h d)"))
@@ -216,7 +225,17 @@ class SwiGLU(nn.Module):
         self.w1 = nn.Linear(hidden_size, width, bias=False)
         self.w3 = nn.Linear(hidden_size, width, bias=False)
         self.w2 = nn.Linear(width, hidden_size, bias=False)
+        self._w1_w3: Tensor | None = None
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Multiply with w1 and w3 in one product from now on; they no longer learn."""
+        self._w1_w3 = torch.cat([self.w1.weight, self.w3.weight])
+        self.w1.weight.data, self.w3.weight.data = self._w1_w3.chunk(2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (..., D) to the same shape."""
+        if self._w1_w3 is not None:
+            gate, value = F.linear(x, self._w1_w3).chunk(2, dim=-1)
+            return self.w2(F.silu(gate) * value)
         return self.w2(F.silu(self.w1(x)) * self.w3(x))

@@ -22,6 +22,7 @@ from dip.diffusion.sampler import Velocity, guided, integrate, sample
 from dip.model import DiP
 from dip.model.assembly import Conditioning
 from dip.model.convolution import PatchConv
+from dip.model.layers import SwiGLU
 from dip.precision import autocast, compute_dtype
 from dip.speed import set_speed
 
@@ -72,7 +73,7 @@ class FastSampler:
             sampling = sampling.model_copy(update={"num_steps": num_steps})
         if self._may_fall_back:
             self._try_to_compile(x_0, y)
-        with autocast(self.sampling.precision, self.device):
+        with autocast(self.sampling.precision, self.device, keep_casts=self.speed == "plain"):
             if self.speed == "plain":
                 return sample(self._model, x_0, y, sampling, self._model.num_classes)
             return integrate(self.velocity(y, sampling), x_0, sampling)
@@ -87,9 +88,7 @@ class FastSampler:
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]
             _log.warning("torch.compile or CUDA graphs do not work here (%s); sampling at the speed 'fast'", reason)
-            self.speed = "fast"
-            for module in self._model.modules():
-                module._compiled_call_impl = None
+            self.speed = set_speed(self._model, "fast")
 
     def velocity(self, y: Tensor, sampling: Sampling) -> Velocity:
         """Guided velocity of a batch with labels y of shape (B,) at `evaluation_times`; not for the speed "plain"."""
@@ -200,6 +199,9 @@ def _hold_in(model: DiP, dtype: torch.dtype) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and not name.startswith("t_embedder."):
             module.to(dtype)
+    for module in model.modules():
+        if isinstance(module, SwiGLU) and module.w1.weight.is_cuda:
+            module.freeze()
 
 
 def _biases(model: DiP) -> Iterable[Tensor]:

@@ -163,6 +163,16 @@ def test_swiglu_is_the_formula() -> None:
     assert SwiGLU(1152).w2.weight.shape == (1152, 3072)
 
 
+def test_swiglu_in_one_product() -> None:
+    """Wrong: samples drawn on a GPU, where w1 and w3 are one matrix, would be of another model."""
+    mlp, x = randomized(SwiGLU(8)), torch.randn(2, 3, 8, dtype=DOUBLE)
+    before = mlp(x)
+    weights = {name: value.clone() for name, value in mlp.state_dict().items()}
+    mlp.freeze()
+    torch.testing.assert_close(mlp(x), before)
+    assert all(torch.equal(value, weights[name]) for name, value in mlp.state_dict().items())
+
+
 def test_sizes_that_do_not_fit_are_named() -> None:
     """Wrong: the user would meet a reshape error deep in the model."""
     with pytest.raises(ValueError, match="hidden size 10 is not divisible by the number of attention heads 3"):

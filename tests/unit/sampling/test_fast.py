@@ -119,7 +119,7 @@ def test_a_machine_that_cannot_compile_samples_all_the_same(
 ) -> None:
     """Wrong: days of training would end in an error of a compiler that nobody asked for."""
 
-    def broken(self: nn.Module) -> None:
+    def broken(self: nn.Module, **options: object) -> None:
         self._compiled_call_impl = fail
 
     def fail(*arguments: object) -> None:
