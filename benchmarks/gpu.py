@@ -15,6 +15,7 @@ takes photographs from scikit-image and scikit-learn. A call makes pieces until 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import time
@@ -51,11 +52,13 @@ COLUMNS = {
         "gflops_per_image",
         "tflops",
         "utilisation_of_product",
+        "utilisation_of_peak",
     ),
     "table2": ("fid", "sfid", "inception_score", "precision", "recall", "training_seconds", "sampling_seconds"),
 }
 _PRODUCT_SIZE = 8192
-_GAIN = 1.03  # images a second that a larger batch must give, times those of the one before
+_STEPS = 5
+PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312}  # dense bfloat16, by the vendor's data sheets
 
 Figures = dict[str, Any]
 Piece = tuple[Figures, Callable[[], Figures]]
@@ -91,41 +94,48 @@ def read_runs(path: Path) -> dict[str, Settings]:
     return vars(json.loads(path.read_text(), object_hook=lambda entry: Settings(**entry)))
 
 
-def latency(run: Settings, speed: str) -> Figures:
+def latency(run: Settings, speed: str, search_seconds: float) -> Figures:
     """What a sample costs."""
     forget_peak_memory()
     sampler = FastSampler(model_of(run), run.sampling, speed=speed)
-    return cost_of_sampling(sampler, run.dataset.image_size, repeats=5, search_seconds=60)
+    return cost_of_sampling(sampler, run.dataset.image_size, repeats=5, search_seconds=search_seconds)
 
 
 def training(run: Settings, speed: str) -> Figures:
-    """Images a second and model-FLOP utilisation at the batch, doubled from 8, that gives most images."""
+    """Images a second and model-FLOP utilisation at the largest batch of those halved from the run's that fits."""
     size = run.dataset.image_size
     gflops = 3 * forward_gflops(lambda: build_model(run.model, size, run.dataset.num_classes), size)
-    best: Figures = {"images_per_second": 0.0}
-    batch_size = 8
-    while batch_size <= run.training.batch_size:
+    batch_size = run.training.batch_size
+    while True:
         forget_peak_memory()
         try:
             step = training_step(run, speed, batch_size)
-            rate = batch_size / best_seconds(step.whole, repeats=4)
+            step.whole()  # compiles
+            seconds = best_seconds(lambda step=step: _repeat(step.whole), repeats=2) / _STEPS
+            break
         except torch.cuda.OutOfMemoryError:
-            break
-        if rate < _GAIN * best["images_per_second"]:
-            break
-        memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-        best = {"images_per_second": rate, "batch_size": batch_size, "peak_memory_bytes": memory}
-        del step
-        batch_size *= 2
+            if batch_size == 1:
+                raise
+        step, batch_size = None, batch_size // 2
     product = product_flops()
-    achieved = best["images_per_second"] * gflops * 1e9
+    achieved = batch_size / seconds * gflops * 1e9
+    peak = next((peak for name, peak in PEAK_TFLOPS.items() if name in device_name(pick_device())), None)
     return {
-        **best,
+        "images_per_second": batch_size / seconds,
+        "batch_size": batch_size,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         "gflops_per_image": gflops,
         "product_tflops": product / 1e12,
         "utilisation_of_product": achieved / product,
+        "utilisation_of_peak": peak and achieved / peak / 1e12,
         "tflops": achieved / 1e12,
     }
+
+
+def _repeat(work: Callable[[], None]) -> None:
+    """Several steps of which none waits for the one before, as in a training."""
+    for _ in range(_STEPS):
+        work()
 
 
 def forget_peak_memory() -> None:
@@ -155,10 +165,13 @@ def pieces(options: argparse.Namespace) -> Iterator[Piece]:
             for name in names:
                 yield {"run": name, "seed": seed}, lambda n=name, s=seed: table2(runs[n], s, evaluator)
         return
-    work = {"latency": latency, "training": training}[options.what]
     for name in names:
         for speed in options.speeds:
-            yield {"run": name, "speed": speed}, lambda n=name, s=speed: work(runs[n], s)
+            if options.what == "latency":
+                work = functools.partial(latency, runs[name], speed, options.search)
+            else:
+                work = functools.partial(training, runs[name], speed)
+            yield {"run": name, "speed": speed}, work
 
 
 def make(options: argparse.Namespace) -> None:
@@ -216,6 +229,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=RUNS, help="what `export` wrote")
     parser.add_argument("--speeds", nargs="+", default=SPEEDS, choices=("plain", "fast", "compiled"))
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1))
+    parser.add_argument("--search", type=float, default=120, help="seconds after which no larger batch is tried")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no piece after so many")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/gpu.jsonl"))
     options = parser.parse_args()

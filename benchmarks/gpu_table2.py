@@ -6,8 +6,11 @@ without checkpoints, and with all images in the memory of the device.
 
 from __future__ import annotations
 
+import json
 import time
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +26,12 @@ from dip.evaluation.features import Extractor, Features, extract
 from dip.evaluation.frechet import frechet_distance
 from dip.evaluation.inception_score import inception_score
 from dip.evaluation.manifold import precision_recall
-from dip.evaluation.photo_network import train_photo_network
+from dip.evaluation.photo_network import (
+    PhotoNetwork,
+    load_photo_network,
+    save_photo_network,
+    train_photo_network,
+)
 from dip.model import DiP, build_model
 from dip.precision import autocast
 from dip.progress import Progress
@@ -64,17 +72,21 @@ class Evaluator:
             return
         dataset, settings = run.dataset, run.evaluation
         self.images, self.labels = training_crops(dataset)
-        network = train_photo_network(
-            self.images,
-            self.labels,
-            dataset.num_classes,
-            num_steps=settings.extractor.num_steps,
-            seed=settings.extractor.seed,
-        )
+        network = self._network(dataset, settings.extractor)
         self._extractor = Extractor("photo network", network, "", verified=False, image_size=dataset.image_size)
         reference, _ = held_out_crops(dataset, settings.reference.num_images, settings.reference.seed)
         self._reference = extract(self._extractor, reference, device=pick_device())
         self._run = run
+
+    def _network(self, dataset: Any, extractor: Any) -> PhotoNetwork:
+        """Trained on the CPU, as the workflow does, and kept: that takes minutes."""
+        key = json.dumps([dataset, extractor], default=vars, sort_keys=True)
+        kept = Path(f"build/photo-network-{zlib.crc32(key.encode()):08x}.safetensors")
+        if not kept.is_file():
+            steps, seed = extractor.num_steps, extractor.seed
+            network = train_photo_network(self.images, self.labels, dataset.num_classes, num_steps=steps, seed=seed)
+            save_photo_network(network, kept)
+        return load_photo_network(kept)
 
     def metrics(self, images: Pixels) -> dict[str, float]:
         """What metrics.json calls by the same names."""

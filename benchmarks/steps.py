@@ -31,7 +31,8 @@ class TrainingStep(NamedTuple):
 def model_of(run: Run) -> DiP:
     """The run's model with random weights."""
     torch.manual_seed(0)
-    return randomize(build_model(run.model, run.dataset.image_size, run.dataset.num_classes).to(pick_device()))
+    with torch.device(pick_device()):
+        return randomize(build_model(run.model, run.dataset.image_size, run.dataset.num_classes))
 
 
 def randomize(model: Module) -> Module:
