@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from dip.model import DiP
 from dip.model.backbone import DiTBlock
@@ -45,7 +46,8 @@ def set_speed(model: DiP, speed: str | None) -> str:
         raise ValueError(f"unknown speed '{speed}', expected one of {', '.join(SPEEDS)}")
     set_plain(model, plain=speed == "plain")
     on_gpu = next(model.parameters()).is_cuda
-    _set_kernel(model, in_use=speed == "compiled" and on_gpu)
+    needs_triton = speed == "compiled" and on_gpu
+    set_kernel(model, import_module("dip.model.attention_kernels").attention if needs_triton else None)
     for module in (*model.blocks, model.head, model.intermediate):  # blocks are alike: one compilation serves all
         if module is not None:
             module._compiled_call_impl = None
@@ -56,9 +58,8 @@ def set_speed(model: DiP, speed: str | None) -> str:
     return speed
 
 
-def _set_kernel(model: DiP, *, in_use: bool) -> None:
-    """Have norm and rotation of q and k in the blocks done by one kernel, or not."""
-    kernel = import_module("dip.model.attention_kernels").attention if in_use else None  # Triton is not everywhere
+def set_kernel(model: DiP, kernel: Callable[..., Tensor] | None) -> None:
+    """What does norms, rotation and attention proper in the blocks, where they are in 16 bits; None: the layers."""
     for block in cast("Iterable[DiTBlock]", model.blocks):
         if isinstance(block.attn.q_norm, RMSNorm):
             block.attn.kernel = kernel

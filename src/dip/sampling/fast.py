@@ -22,9 +22,9 @@ from dip.diffusion.sampler import Velocity, guided, integrate, sample
 from dip.model import DiP
 from dip.model.assembly import Conditioning
 from dip.model.convolution import PatchConv
-from dip.model.layers import SwiGLU
+from dip.model.layers import SwiGLU, attend_in_place
 from dip.precision import autocast, compute_dtype
-from dip.speed import set_speed
+from dip.speed import set_kernel, set_speed
 
 if TYPE_CHECKING:
     from dip.schema import Sampling
@@ -55,6 +55,8 @@ class FastSampler:
         self._may_fall_back = speed is None and self.speed == "compiled"
         if self.speed != "plain":
             _hold_in(model, compute_dtype(sampling.precision, self.device))
+        if self.speed == "fast" and self.device.type == "cpu":
+            set_kernel(model, attend_in_place)
 
     @torch.inference_mode()
     def __call__(self, x_0: Tensor, y: Tensor, *, num_steps: int | None = None) -> Tensor:
