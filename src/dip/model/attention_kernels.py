@@ -72,7 +72,7 @@ def _rotate_backward(
     sums = qkv.new_empty(programs, 2, size, dtype=torch.float32)
     _gradient[(programs, 3)](
         qkv, q_weight, k_weight, cos, sin, grad_q.contiguous(), grad_k.contiguous(), grad_v.contiguous(), grad, sums,
-        batch * tokens, tokens, eps, **_tile(heads, size), TOKENS=_TOKENS, num_warps=2,
+        batch * tokens, tokens, eps, **_sizes(heads, size), TOKENS=_TOKENS, num_warps=2,
     )  # fmt: skip
     return grad, sums.sum(0)
 
@@ -117,15 +117,30 @@ def _launch_forward(
     batch, tokens, _, heads, size = qkv.shape
     q, k, v = (*parts, parts[0])[:3]  # without a copy of v nothing writes to the last
     _forward[(batch * tokens, len(parts))](
-        qkv, q_weight, k_weight, cos, sin, q, k, v, tokens, eps, **_tile(heads, size), num_warps=2
+        qkv, q_weight, k_weight, cos, sin, q, k, v, tokens, eps, **_sizes(heads, size), num_warps=2
     )
 
 
-def _tile(heads: int, size: int) -> dict[str, int]:
+def _sizes(heads: int, size: int) -> dict[str, int]:
     """Heads and half of the channels, and the powers of two that hold them."""
     half = size // 2
     blocks = {"HEAD_BLOCK": triton.next_power_of_2(heads), "HALF_BLOCK": triton.next_power_of_2(half)}
     return {"HEADS": heads, "HALF": half, **blocks}
+
+
+@triton.jit
+def _tile(HEADS: tl.constexpr, HALF: tl.constexpr, HEAD_BLOCK: tl.constexpr, HALF_BLOCK: tl.constexpr):
+    """Where the first half of each head's channels lies in a token, and which of the tile's channels there are."""
+    heads = tl.arange(0, HEAD_BLOCK)[:, None]
+    j = tl.arange(0, HALF_BLOCK)[None, :]
+    inside = j < HALF
+    return heads * 2 * HALF + j, (heads < HEADS) & inside, j, inside
+
+
+@triton.jit
+def _inverse_rms(a, b, eps, size: tl.constexpr):
+    """1 / root mean square of each head, whose channels are two tiles; a column."""
+    return tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / size + eps)[:, None]
 
 
 @triton.jit
@@ -136,13 +151,10 @@ def _forward(
     """q, k or v of one token: all heads, and the two halves of their channels as two tiles."""
     token = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
-    heads = tl.arange(0, HEAD_BLOCK)[:, None]
-    j = tl.arange(0, HALF_BLOCK)[None, :]
-    inside = j < HALF
-    mask = (heads < HEADS) & inside
     size: tl.constexpr = 2 * HALF
-    source = qkv + (token * 3 + part) * HEADS * size + heads * size + j
-    target = token * HEADS * size + heads * size + j
+    offsets, mask, j, inside = _tile(HEADS, HALF, HEAD_BLOCK, HALF_BLOCK)
+    source = qkv + (token * 3 + part) * HEADS * size + offsets
+    target = token * HEADS * size + offsets
     x_a = tl.load(source, mask=mask, other=0.0)
     x_b = tl.load(source + HALF, mask=mask, other=0.0)
     if part == 2:
@@ -157,7 +169,7 @@ def _forward(
         w_b = tl.load(weight + HALF + j, mask=inside, other=0.0).to(tl.float32)
         a = x_a.to(tl.float32)
         b = x_b.to(tl.float32)
-        scale = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / size + eps)[:, None]
+        scale = _inverse_rms(a, b, eps, size)
         a = a * scale * w_a
         b = b * scale * w_b
         tl.store(result + target, (a * c - b * s).to(result.dtype.element_ty), mask=mask)
@@ -172,11 +184,8 @@ def _gradient(
 ):  # fmt: skip
     """Gradient of q, k or v of some tokens, and their part of that of the norm's weight."""
     part = tl.program_id(1)
-    heads = tl.arange(0, HEAD_BLOCK)[:, None]
-    j = tl.arange(0, HALF_BLOCK)[None, :]
-    inside = j < HALF
-    mask = (heads < HEADS) & inside
     size: tl.constexpr = 2 * HALF
+    offsets, mask, j, inside = _tile(HEADS, HALF, HEAD_BLOCK, HALF_BLOCK)
     upstream = grad_q if part == 0 else grad_k if part == 1 else grad_v
     weight = q_weight if part == 0 else k_weight
     w_a = tl.load(weight + j, mask=inside, other=0.0).to(tl.float32)
@@ -186,8 +195,8 @@ def _gradient(
     first = tl.program_id(0).to(tl.int64) * TOKENS
     for index in range(0, tl.minimum(TOKENS, count - first)):
         token = first + index
-        source = upstream + token * HEADS * size + heads * size + j
-        target = (token * 3 + part) * HEADS * size + heads * size + j
+        source = upstream + token * HEADS * size + offsets
+        target = (token * 3 + part) * HEADS * size + offsets
         g_a = tl.load(source, mask=mask, other=0.0)
         g_b = tl.load(source + HALF, mask=mask, other=0.0)
         if part == 2:
@@ -198,7 +207,7 @@ def _gradient(
             s = tl.load(sin + (token % num_tokens) * HALF + j, mask=inside, other=0.0)
             a = tl.load(qkv + target, mask=mask, other=0.0).to(tl.float32)
             b = tl.load(qkv + target + HALF, mask=mask, other=0.0).to(tl.float32)
-            scale = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / size + eps)[:, None]
+            scale = _inverse_rms(a, b, eps, size)
             a = a * scale
             b = b * scale
             d_a = g_a.to(tl.float32) * c + g_b.to(tl.float32) * s  # turned back
