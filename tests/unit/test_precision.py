@@ -43,3 +43,11 @@ def test_float32_where_bfloat16_is_emulated(monkeypatch: pytest.MonkeyPatch, cap
     assert caplog.text.count("this CPU has no instructions for bfloat16; computing in float32") == 1
     with autocast("bf16", CPU):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_casts_are_kept_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a CUDA graph would read a weight's copy that is freed when the context ends."""
+    monkeypatch.setattr("dip.precision._has_bfloat16", lambda device_type: True)
+    for keep in (True, False):
+        with autocast("bf16", CPU, keep_casts=keep):
+            assert torch.is_autocast_cache_enabled() == keep

@@ -43,7 +43,7 @@ class PatchConv(nn.Conv2d):
     @torch.no_grad()
     def freeze(self, dtype: torch.dtype) -> None:
         """Fix what is multiplied with; until then each call makes it anew from `weight`, as a training has to."""
-        for way in ("maps", "matrix", "columns"):
+        for way in ("maps", "matrix", "columns") if self.in_channels < _ALIGNMENT else ("maps", "matrix"):
             layout = torch.channels_last if way == "maps" else torch.contiguous_format
             self._frozen[way] = tuple(value.to(dtype).clone(memory_format=layout) for value in self._weights(way))
 

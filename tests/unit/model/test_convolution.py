@@ -53,10 +53,15 @@ def test_few_channels() -> None:
     """Wrong: on a GPU, whose ways these are, colours would come from other pixels or channels."""
     first, x = PatchConv(3, 5).double(), random(4, 3, 6, 4)
     for weight in (first.weight.flatten(1), padded(first.weight.flatten(1), dim=1)):
-        torch.testing.assert_close(convolved_columns(x, weight, first.bias), first(x))
+        equal_with_gradients(convolved_columns(x, weight, first.bias), first(x), first)
     last, x = OutputConv(5, 3).double(), random(4, 5, 6, 4)
-    torch.testing.assert_close(convolved_pixels(x, last.weight.flatten(1), last.bias), last(x))
+    equal_with_gradients(convolved_pixels(x, last.weight.flatten(1), last.bias), last(x), last)
     assert padded(first.weight.flatten(1), dim=1).shape == (5, 32)
+
+
+def equal_with_gradients(own: torch.Tensor, usual: torch.Tensor, conv: nn.Conv2d) -> None:
+    results = [(y, *torch.autograd.grad(y.square().sum(), [conv.weight, conv.bias])) for y in (own, usual)]
+    torch.testing.assert_close(*results)
 
 
 def test_maps_that_are_not_square() -> None:
