@@ -58,7 +58,7 @@ COLUMNS = {
 }
 _PRODUCT_SIZE = 8192
 _STEPS = 5
-PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312}  # dense bfloat16, by the vendor's data sheets
+_PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312}  # dense bfloat16, by the vendor's data sheets
 
 Figures = dict[str, Any]
 Piece = tuple[Figures, Callable[[], Figures]]
@@ -119,7 +119,7 @@ def training(run: Settings, speed: str) -> Figures:
         step, batch_size = None, batch_size // 2
     product = product_flops()
     achieved = batch_size / seconds * gflops * 1e9
-    peak = next((peak for name, peak in PEAK_TFLOPS.items() if name in device_name(pick_device())), None)
+    peak = next((peak for name, peak in _PEAK_TFLOPS.items() if name in device_name(pick_device())), None)
     return {
         "images_per_second": batch_size / seconds,
         "batch_size": batch_size,
