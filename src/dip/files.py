@@ -63,6 +63,20 @@ def move(source: str | Path, target: str | Path) -> None:
     _fsync_folder(target.parent)
 
 
+def check_writable(path: str | Path) -> None:
+    """Refuse what `atomic_write` could not write, before the work whose result it is.
+
+    Raises:
+        OSError: The path is a folder, or its folder cannot be made or written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"):
+        pass
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON with sorted keys, atomically."""
     with atomic_write(path) as file:

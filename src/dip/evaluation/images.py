@@ -5,6 +5,7 @@ Shapes: n = number of images, H/W = image.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable
@@ -66,10 +67,11 @@ class FolderImages:
                 raise ValueError(f"{path}: it has {found} pixels, and {self.paths[0].name} has {expected}")
         return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
 
-    @property
+    @functools.cached_property
     def num_jpeg(self) -> int:
-        """How many of the files are JPEG."""
-        return sum(path.suffix.lower() != ".png" for path in self.paths)
+        """How many of the files are JPEG, whatever their names end in."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return sum(pool.map(_is_jpeg, self.paths))
 
     @property
     def sha256(self) -> str:
@@ -108,9 +110,22 @@ def _read(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             if image.mode != "RGB":
                 raise ValueError(f"{path}: its pixels are of mode {image.mode}; expected 8-bit RGB")
+            if "transparency" in image.info:
+                raise ValueError(f"{path}: one of its colours is transparent; expected 8-bit RGB")
+            if image.format == "PNG" and (depth := _first_bytes(path, 25)[24]) != 8:
+                raise ValueError(f"{path}: its pixels have {depth} bits a channel; expected 8-bit RGB")
             return np.asarray(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _is_jpeg(path: Path) -> bool:
+    return _first_bytes(path, 3) == b"\xff\xd8\xff"
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)
 
 
 def _natural(name: str) -> list[Any]:

@@ -9,6 +9,7 @@ Shapes: n = number of images, H/W = image, d = dimension of a feature.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -68,7 +69,8 @@ def load_images(path: str | Path) -> NDArray[np.uint8]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Not an npz or a truncated one, no `arr_0`, or something else than uint8 (n, H, W, 3) in it.
+        ValueError: Not an npz, a truncated or damaged one (its checksums are verified), no `arr_0`, or something else
+            than uint8 (n, H, W, 3) in it.
     """
     with _opened(path) as archive:
         if "arr_0.npy" not in archive.namelist():
@@ -121,9 +123,12 @@ def load_metadata(path: str | Path) -> dict[str, Any]:
             return {}
         text = str(_read_array(archive, "metadata", path))
     try:
-        return json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}: its metadata is not JSON ({error}): write it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: its metadata is no JSON object but a {type(content).__name__}: write it again")
+    return content
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, NDArray | Blocks]) -> None:
@@ -173,7 +178,7 @@ def _opened(path: str | Path) -> zipfile.ZipFile:
         raise FileNotFoundError(f"no such file: {path}")
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise ValueError(
             f"{path}: not an npz file, or a truncated one ({error}): write or download it again"
         ) from error
@@ -194,11 +199,16 @@ def _read_array(archive: zipfile.ZipFile, name: str, path: str | Path) -> NDArra
         if dtype.hasobject:
             raise ValueError("it holds pickled objects, which are not opened")
         if info.compress_type == zipfile.ZIP_STORED and not fortran_order and len(shape) > 0 and 0 not in shape:
+            if header_size + math.prod(shape) * dtype.itemsize != info.file_size:
+                raise ValueError(f"it has {info.file_size} bytes, which are not those of {dtype} {shape}")
+            with archive.open(info) as member:
+                while member.read(2**20):  # to its end, where zipfile compares the checksum
+                    pass
             offset = _data_offset(Path(path), info) + header_size
             return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
         with archive.open(info) as member:
             return np.lib.format.read_array(member, allow_pickle=False)
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, its decompressors and NumPy's parser raise anything over damaged bytes
         raise ValueError(f"{path}: cannot read {name} ({error}): write or download it again") from error
 
 

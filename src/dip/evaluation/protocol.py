@@ -84,10 +84,14 @@ def evaluate(
         _log.warning("%s: %s", samples_path, deviation)
     reference = load_reference(reference_path)
     _check_pair(images, reference, samples_path, reference_path, num_samples)
+    _check_neighbours(images, reference, k)
     _check_extractor(reference, extractor, reference_path)
+    _check_dimensions(reference, extract(extractor, reference.images[:1], device=device), extractor, reference_path)
     sample = extract(extractor, images, batch_size, device, progress)
     real = extract(extractor, reference.images, batch_size, device, progress)
-    pool, spatial = _reference_statistics(reference, real, extractor, reference_path)
+    pool, spatial = reference.pool, reference.spatial
+    if pool is None or spatial is None:
+        pool, spatial = Statistics.from_features(real.pool), Statistics.from_features(real.spatial)
     precision, recall = precision_recall(real.pool, sample.pool, k, device=device)
     checksums = {
         "samples": checksum_of_images(),
@@ -195,19 +199,20 @@ def write_reference(
     write_npz(path, arrays)
 
 
-def _reference_statistics(
-    reference: Reference, real: Features, extractor: Extractor, path: str | Path
-) -> tuple[Statistics, Statistics]:
-    """Statistics of a reference: its own, or those of its images."""
-    if reference.pool is None or reference.spatial is None:
-        return Statistics.from_features(real.pool), Statistics.from_features(real.spatial)
-    for statistics, features in ((reference.pool, real.pool), (reference.spatial, real.spatial)):
-        if len(statistics.mean) != features.shape[1]:
+def _check_dimensions(reference: Reference, features: Features, extractor: Extractor, path: str | Path) -> None:
+    """Whether a reference's statistics are of such features, here those of one image."""
+    for statistics, of_one in ((reference.pool, features.pool), (reference.spatial, features.spatial)):
+        if statistics is not None and len(statistics.mean) != of_one.shape[1]:
             raise ValueError(
                 f"{path}: its statistics have dimension {len(statistics.mean)}, but {extractor.name} gives "
-                f"{features.shape[1]}: the reference was written with another feature extractor"
+                f"{of_one.shape[1]}: the reference was written with another feature extractor"
             )
-    return reference.pool, reference.spatial
+
+
+def _check_neighbours(images: ImageSet, reference: Reference, k: int) -> None:
+    for name, count in (("reference", len(reference.images)), ("sample", len(images))):
+        if count <= k:
+            raise ValueError(f"{name} has {count} images; k = {k} neighbours take at least {k + 1}")
 
 
 def _check_pair(

@@ -13,7 +13,7 @@ from dip.data.photographs import held_out_crops
 from dip.environment import pick_device
 from dip.evaluation.features import Extractor, ImageSet, open_extractor
 from dip.evaluation.protocol import PROTOCOL_NUM_SAMPLES, evaluate, write_reference
-from dip.files import atomic_copy, sha256, write_json
+from dip.files import atomic_copy, check_writable, sha256, write_json
 from dip.paths import RunFolder, Store, feature_network, given_path, reference
 from dip.schema import (
     Dataset,
@@ -120,8 +120,10 @@ def evaluate_files(
 
     Raises:
         ValueError: There is no such reference, or files do not fit each other.
+        OSError: The output cannot be written, which is found before anything is computed.
     """
     output = output or samples.with_name(f"{samples.stem if samples.is_file() else samples.name}.metrics.json")
+    check_writable(output)
     settings: dict[str, Any] = {"num_samples": num_samples}
     if Path(reference_name).is_file():
         path, extractor = Path(reference_name), open_extractor("inception", inception)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +60,8 @@ def test_jpeg_is_flagged_with_its_cost(folder: Path) -> None:
     assert source_deviations(FolderImages(folder)) == []
     for number in (3, 4):
         (folder / f"{number}.png").unlink()
-        Image.fromarray(IMAGES[number]).save(folder / f"{number}.jpg", quality=95)
+        name = {3: "3.jpg", 4: "4.png"}[number]  # one of them with the wrong ending
+        Image.fromarray(IMAGES[number]).save(folder / name, "JPEG", quality=95)
     images = FolderImages(folder)
     assert images.shape == (12, 8, 8, 3)
     (text,) = source_deviations(images)
@@ -86,6 +89,20 @@ def test_other_pixels_are_refused(folder: Path, mode: str, message: str) -> None
     else:
         Image.fromarray(IMAGES[7]).convert(mode).save(folder / "7.png")
     with pytest.raises(ValueError, match=rf"7\.png: .*{message}"):
+        FolderImages(folder)[:]
+
+
+def test_hidden_transparency_and_depth_are_refused(folder: Path) -> None:
+    """Pillow calls both RGB, and would drop the transparent colour and half of the bits."""
+    Image.fromarray(IMAGES[7]).save(folder / "7.png", transparency=(1, 2, 3))
+    with pytest.raises(ValueError, match=r"7\.png: one of its colours is transparent"):
+        FolderImages(folder)[:]
+    header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(8 * (b"\0" + 8 * 6 * b"\x7f"))
+    chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks]
+    (folder / "7.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(ValueError, match=r"7\.png: its pixels have 16 bits a channel; expected 8-bit RGB"):
         FolderImages(folder)[:]
 
 

@@ -105,6 +105,36 @@ def test_refuses_files_that_are_not_npz(tmp_path):
         load_images(path)
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_refuses_damaged_files(save, tmp_path):
+    """Flipped bits anywhere: metrics of other images would come out, or a traceback of the decompressor."""
+    path = tmp_path / "samples.npz"
+    save(path, arr_0=np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8))
+    content = path.read_bytes()
+    end = content.rindex(b"PK\1\2")
+    for position in (60, 70, 90, 150, 500, end // 2, end - 40):
+        for bit in (1, 128):
+            damaged = bytearray(content)
+            damaged[position] ^= bit
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=r"samples\.npz: .*write or download it again"):
+                load_images(path)
+
+
+def test_refuses_headers_that_promise_more_than_there_is(tmp_path):
+    """What follows in the file would be counted as images."""
+    path = tmp_path / "samples.npz"
+    np.savez(path, arr_0=IMAGES)
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("arr_0.npy")
+    shape = f"({len(IMAGES)}, ".encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("arr_0.npy", content.replace(shape, f"({len(IMAGES) + 1}, ".encode()))
+        archive.writestr("more.npy", bytes(10000))
+    with pytest.raises(ValueError, match="which are not those of uint8"):
+        load_images(path)
+
+
 def statistics(d=4, spatial=6):
     return {"mu": np.zeros(d), "sigma": np.eye(d), "mu_s": np.zeros(spatial), "sigma_s": np.eye(spatial)}
 
@@ -127,6 +157,9 @@ def test_refuses_references_with_half_of_the_statistics(tmp_path):
         load_reference(path)
     np.savez(path, arr_0=IMAGES, **{**statistics(), "sigma": np.eye(5)})
     with pytest.raises(ValueError, match=r"reference.npz: expected a mean of shape \(d,\)"):
+        load_reference(path)
+    np.savez(path, arr_0=IMAGES, **statistics(), metadata=np.array("[1]"))
+    with pytest.raises(ValueError, match="its metadata is no JSON object but a list"):
         load_reference(path)
     np.savez(path, arr_0=IMAGES, **{**statistics(), "mu_s": np.full(6, np.nan)})
     with pytest.raises(ValueError, match="NaN or infinity"):

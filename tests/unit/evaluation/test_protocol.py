@@ -194,6 +194,26 @@ def test_a_reference_of_another_extractor_is_refused(files, extractor, crops, tm
         evaluate(files / "samples.npz", tmp_path / "virtual.npz", extractor, num_samples=400)
 
 
+def test_what_cannot_be_measured_is_refused_before_features_are(files, extractor, crops, tmp_path, monkeypatch):
+    """Hours of Inception would be spent on samples that are then refused."""
+
+    def extract(_extractor, images, *_arguments, **_options):
+        assert len(images) == 1  # to see how many features the network gives
+        return real_extract(extractor, images)
+
+    real_extract = protocol.extract
+    monkeypatch.setattr(protocol, "extract", extract)
+    statistics = {"mu": np.zeros(2048), "sigma": np.eye(2048), "mu_s": np.zeros(8), "sigma_s": np.eye(8)}
+    np.savez(tmp_path / "virtual.npz", arr_0=crops.images[:10], **statistics)
+    with pytest.raises(ValueError, match="dimension 2048"):
+        evaluate(files / "samples.npz", tmp_path / "virtual.npz", extractor, num_samples=400)
+    np.savez(tmp_path / "few.npz", arr_0=crops.images[:3])
+    with pytest.raises(ValueError, match="reference has 3 images; k = 3 neighbours take at least 4"):
+        evaluate(files / "samples.npz", tmp_path / "few.npz", extractor, num_samples=400)
+    with pytest.raises(ValueError, match="sample has 3 images; k = 3"):
+        evaluate(tmp_path / "few.npz", files / "reference.npz", extractor, num_samples=3)
+
+
 def test_a_broken_network_gives_no_metrics(files, extractor, network):
     """NaN is an error, never a figure."""
 

@@ -108,6 +108,16 @@ def test_jpeg_is_said_in_the_log_and_in_the_metrics(place, crops, caplog):
     assert any("30 JPEG files" in text for text in metrics["deviations"])
 
 
+def test_an_output_that_cannot_be_written_is_refused_at_once(place, monkeypatch):
+    """The metrics of hours would be lost."""
+    monkeypatch.setattr(stage, "evaluate", lambda *arguments, **options: pytest.fail("it began to measure"))
+    with pytest.raises(IsADirectoryError, match="is a folder; name a file"):
+        stage.evaluate_files(place / "samples.npz", "reference.npz", place, evaluators={}, num_samples=30)
+    (place / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        stage.evaluate_files(place / "samples.npz", "reference.npz", place / "file/o.json", evaluators={})
+
+
 def test_name_of_the_reference_is_that_of_the_file(monkeypatch):
     """A table would name the environment variable instead of the file of the ADM release."""
     settings = FileReference(kind="file", path="$ADM", sha256="0" * 64)
