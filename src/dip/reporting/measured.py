@@ -26,6 +26,7 @@ class MeasuredRow:
         training: The record of training.jsonl that closes the training.
         epochs: Epochs of training behind the weights.
         nfe: Evaluations of the network per image in the paper's notation, as "100x2".
+        init_from: Checkpoint that the training started from, whose own training is in no figure of the row; or None.
     """
 
     section: str
@@ -37,6 +38,7 @@ class MeasuredRow:
     training: Mapping[str, Any]
     epochs: float
     nfe: str
+    init_from: str | None = None
 
     @classmethod
     def load(
@@ -49,6 +51,7 @@ class MeasuredRow:
         epochs: float,
         nfe: str,
         training_folder: str | Path | None = None,
+        init_from: str | None = None,
     ) -> Self:
         """Read a row from its run's folder.
 
@@ -61,6 +64,7 @@ class MeasuredRow:
             nfe: Evaluations of the network per image.
             training_folder: Folder with params.json and training.jsonl, where the weights come from the training
                 of another run.
+            init_from: Checkpoint that the training started from.
 
         Raises:
             ValueError: A file is missing, cannot be read or lacks a value; the message names it.
@@ -78,6 +82,7 @@ class MeasuredRow:
             training=_closing_record(training_folder / "training.jsonl", epochs),
             epochs=epochs,
             nfe=nfe,
+            init_from=init_from,
         )
 
     @property

@@ -14,10 +14,15 @@ _DIRECTIONS = {"FID": "↓", "sFID": "↓", "IS": "↑", "precision": "↑", "re
 _SHORT = {"precision": "Prec. ↑", "recall": "Rec. ↑"}  # as the paper prints them
 _EVALUATED = ("FID", "sFID", "IS", "precision", "recall")  # what only rows of one evaluator can be compared in
 _OF_METRICS = ("feature_extractor", "num_samples", "protocol")  # where metrics come from
+_ALIKE = (*_OF_METRICS, "reference")  # what metrics that are ranked against each other have in common
 _BLOCKS = {"published": "Published, as printed in the paper", "measured": "Measured by this repository"}
 _NOT_FULL = "not the full protocol"
 _NOT_COMPARABLE = (
     "Measured rows that were not obtained by the full protocol compare with each other, not with published ones."
+)
+_NOT_COMPARABLE_EITHER = (
+    "Measured rows that were not obtained by the full protocol do not compare with published ones, and with each other "
+    "only where evaluator, samples and protocol are the same."
 )
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -35,8 +40,8 @@ _LATEX = {
 def to_markdown(table: pd.DataFrame, caption: str, provenance: list[str]) -> str:
     """Render a table as GitHub Markdown: the caption, then one block per source.
 
-    The best value of each metric among the measured rows is bold where all of them have one evaluator and one
-    number of samples.
+    The best value of each metric among the measured rows is bold where all of them were measured in one way. A letter
+    beside "not the full protocol" leads to what it differs in, below the table.
 
     Args:
         table: Text cells with the columns of `provenance` among others.
@@ -47,8 +52,8 @@ def to_markdown(table: pd.DataFrame, caption: str, provenance: list[str]) -> str
         Text that ends with a line break.
     """
     paper = [column for column in table.columns if column not in provenance]
-    parts = [_one_line(caption)]
-    best = _best_cells(table)
+    parts = [_markdown(caption)]
+    best, letters = _best_cells(table), _deviation_letters(table)
     for source, heading in _BLOCKS.items():
         rows = table[table["source"] == source]
         if rows.empty:
@@ -65,13 +70,16 @@ def to_markdown(table: pd.DataFrame, caption: str, provenance: list[str]) -> str
             lines.append([f"**{_markdown(section)}**"] + [""] * (len(kept) - 1))
             for i in index:
                 cells = [_markdown(_shown(column, str(rows.loc[i, column]))) for column in kept]
+                if "protocol" in kept and (letter := letters.get(str(rows.loc[i, "protocol"]))):
+                    cells[kept.index("protocol")] += f" ({letter})"
                 lines.append([f"**{c}**" if (i, k) in best else c for k, c in zip(kept, cells, strict=True)])
         block = pd.DataFrame(lines, columns=[names.get(column, column) for column in kept])
         align = tuple("right" if _is_numeric(column) else "left" for column in kept)
         parts.append(f"**{heading}**")
         parts.append(block.to_markdown(index=False, disable_numparse=True, colalign=align))
+    parts += [f"({letter}) {_markdown(text)}." for text, letter in letters.items()]
     if remarks := _remarks(table, best):
-        parts.append(remarks)
+        parts.append(_markdown(remarks))
     return "\n\n".join(parts) + "\n"
 
 
@@ -133,7 +141,7 @@ def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label:
                 cells[0] += rf"$^{{\mathrm{{{marks[i]}}}}}$"
                 lines.append(r"\quad " + " & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}}", "", r"\smallskip"]
-    lines += [" ".join([*notes, _remarks(table, best)]).strip(), r"\end{table*}"]
+    lines += [" ".join([*notes, escape_latex(_remarks(table, best))]).strip(), r"\end{table*}"]
     return "\n".join(lines) + "\n"
 
 
@@ -151,7 +159,7 @@ def _shown(column: str, text: str) -> str:
     if column == "num_samples" and text.isdigit():
         return f"{int(text):,}"
     if column == "protocol" and text.startswith(_NOT_FULL):
-        return _NOT_FULL  # columns of their own say the rest
+        return _NOT_FULL  # a note says the rest
     if column in ("NFE", "training cost"):
         text = re.sub(r"(?<=\d)x(?=\d)", "×", text)
     return text or "-"
@@ -169,7 +177,7 @@ def _sections(rows: pd.DataFrame) -> Iterator[tuple[str, list[int]]]:
 def _best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
     """Cells of measured rows that hold the best value of their column, ties included."""
     measured = table[table["source"] == "measured"]
-    if len(measured) < 2 or len(measured[["feature_extractor", "num_samples"]].drop_duplicates()) > 1:
+    if len(measured) < 2 or len(measured[list(_ALIKE)].drop_duplicates()) > 1:
         return set()
     best = set()
     for column in (column for column in _EVALUATED if column in table.columns):
@@ -191,10 +199,26 @@ def _has_metrics(table: pd.DataFrame) -> bool:
     return any(column in table.columns for column in _EVALUATED)
 
 
+def _deviation_letters(table: pd.DataFrame) -> dict[str, str]:
+    """A letter for each way in which metrics differ from the full protocol."""
+    if not _has_metrics(table):
+        return {}
+    texts = dict.fromkeys(str(table.loc[i, "protocol"]) for i in sorted(_partial_rows(table)))
+    return {text: string.ascii_lowercase[number % 26] for number, text in enumerate(texts)}
+
+
 def _remarks(table: pd.DataFrame, best: set[tuple[int, str]]) -> str:
     """What a reader has to know below the table."""
     remarks = ["Bold: best measured value."] if best else []
-    return " ".join([*remarks, _NOT_COMPARABLE] if _partial_rows(table) and _has_metrics(table) else remarks)
+    if _has_metrics(table) and (partial := _partial_rows(table)):
+        measured = table[table["source"] == "measured"]
+        alike = len(measured) == len(partial) and len(measured[list(_ALIKE)].drop_duplicates()) == 1
+        remarks.append(_NOT_COMPARABLE if alike else _NOT_COMPARABLE_EITHER)
+    for run, checkpoint in table.loc[table["init_from"] != "", ["run", "init_from"]].itertuples(index=False):
+        remarks.append(
+            f"{run} started from {checkpoint}, whose training is counted neither in its cost nor its epochs."
+        )
+    return " ".join(remarks)
 
 
 def _evaluator_notes(table: pd.DataFrame) -> tuple[dict[int, str], list[str]]:
@@ -205,7 +229,7 @@ def _evaluator_notes(table: pd.DataFrame) -> tuple[dict[int, str], list[str]]:
     for i in table.index:
         extractor, num_samples, source = table.loc[i, ["feature_extractor", "num_samples", "source"]]
         text = f"{extractor}, {_shown('num_samples', num_samples)} samples"
-        text += ", as printed" if source == "published" else f", {_NOT_FULL}" if i in partial else ""
+        text += ", as printed" if source == "published" else f", {table.loc[i, 'protocol']}" if i in partial else ""
         text = text if has_metrics else str(table.loc[i, "device"])
         marks[i] = letters.setdefault(text, string.ascii_lowercase[len(letters) % 26])
     return marks, [rf"$^{{\mathrm{{{letter}}}}}${escape_latex(text)}." for text, letter in letters.items()]
@@ -220,4 +244,7 @@ def _one_line(text: str) -> str:
 
 
 def _markdown(text: str) -> str:
-    return _one_line(text).replace("|", r"\|")
+    """Plain text as Markdown: escaped where a character would be read as markup, as `_` inside a word is not."""
+    return re.sub(
+        r"[\\|`*]|~(?=~)|\[(?=[^\]]*\]\()|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|&(?=#?\w+;)", r"\\\g<0>", _one_line(text)
+    )

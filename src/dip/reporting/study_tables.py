@@ -26,6 +26,7 @@ def write_table(params: Params, study: str, name: str) -> dict[str, Any]:
     rows = []
     for section, runs in table.sections.items():
         for run in (params.runs[name] for name in runs):
+            trained = params.runs[run.checkpoint.run] if run.checkpoint else run
             row = MeasuredRow.load(
                 RunFolder.of(study, run.name).folder,
                 section=section,
@@ -33,7 +34,8 @@ def write_table(params: Params, study: str, name: str) -> dict[str, Any]:
                 run=run.name,
                 epochs=run.epochs,
                 nfe=nfe_label(run.sampling),
-                training_folder=RunFolder.of(study, run.checkpoint.run if run.checkpoint else run.name).folder,
+                training_folder=RunFolder.of(study, trained.name).folder,
+                init_from=trained.training.init_from,
             )
             rows.append(row)
     content = build_table(table.layout, rows, published=table.published)

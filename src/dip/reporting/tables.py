@@ -20,7 +20,10 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "table3": ("method", "FID", "sFID", "precision", "recall", "IS", "params"),
     "cost": ("method", "training cost", "latency", "spread", "images/s", "batch", "memory", "NFE", "params"),
 }
-PROVENANCE = ("run", "source", "device", "feature_extractor", "num_samples", "protocol", "section")
+PROVENANCE = (
+    *("run", "source", "device", "feature_extractor", "num_samples", "protocol", "section"),
+    *("reference", "init_from"),
+)
 
 
 def build_table(layout: str, rows: Sequence[MeasuredRow], *, published: bool = True) -> pd.DataFrame:
@@ -34,7 +37,8 @@ def build_table(layout: str, rows: Sequence[MeasuredRow], *, published: bool = T
     Returns:
         Text as printed, one row per method, empty where there is no figure: the layout's columns, then
         `PROVENANCE`. `source` is "published" in the first rows and "measured" in the rest; `protocol` cites the
-        paper's table and row, or says how a measured row's metrics differ from the full protocol.
+        paper's table and row, or says how a measured row's metrics differ from the full protocol; `init_from` names
+        a checkpoint that the training started from.
 
     Raises:
         ValueError: Unknown layout, no row at all, or a row without a latency where the layout has one.
@@ -130,8 +134,8 @@ def _cost(row: MeasuredRow, key: str) -> float:
 
 _MEASURED: dict[str, Callable[[MeasuredRow], str]] = {
     "method": lambda row: " ".join(row.label.split()),
-    "FID": lambda row: f"{row.metrics['fid']:.2f}",
-    "sFID": lambda row: f"{row.metrics['sfid']:.2f}",
+    "FID": lambda row: f"{row.metrics['fid']:z.2f}",
+    "sFID": lambda row: f"{row.metrics['sfid']:z.2f}",
     "IS": _inception_score_text,
     "precision": lambda row: f"{row.metrics['precision']:.2f}",
     "recall": lambda row: f"{row.metrics['recall']:.2f}",
@@ -151,6 +155,8 @@ _MEASURED: dict[str, Callable[[MeasuredRow], str]] = {
     "num_samples": lambda row: str(row.evaluator[1]),
     "protocol": lambda row: row.protocol,
     "section": lambda row: row.section,
+    "reference": lambda row: str(row.metrics.get("reference", "")),
+    "init_from": lambda row: row.init_from or "",
 }
 _PUBLISHED: dict[str, Callable[[Mapping[str, str]], str]] = {
     "method": lambda row: row["method"],
@@ -171,6 +177,8 @@ _PUBLISHED: dict[str, Callable[[Mapping[str, str]], str]] = {
     "num_samples": lambda row: str(NUM_SAMPLES),
     "protocol": lambda row: f"as printed: Table {row['table']}, row {row['row']}",
     "section": lambda row: row["section"],
+    "reference": lambda row: "",
+    "init_from": lambda row: "",
 }
 
 

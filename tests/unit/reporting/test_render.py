@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import html
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +82,52 @@ def test_no_best_between_evaluators(make_row: MakeRow, tmp_path: Path) -> None:
     assert r"\textbf{13.00}" not in latex
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"reference": "mine.npz"},
+        {"deviations": ["k = 5 instead of 3"]},
+        {"full_protocol": False},
+    ],
+)
+def test_no_best_between_protocols(make_row: MakeRow, tmp_path: Path, other: dict[str, Any]) -> None:
+    """A row measured against another reference, or in another way, is called the best."""
+    same = {"full_protocol": "deviations" not in other, "reference": "VIRTUAL_imagenet256_labeled.npz"}
+    rows = [make_row("a", fid=14.0, **same), make_row("b", **(same | {"fid": 13.0} | other))]
+    for text in _render(rows, tmp_path):
+        assert "13.00" in text and "**13.00**" not in text and r"\textbf{13.00}" not in text
+        if "reference" not in other:
+            assert "with each other only where evaluator, samples and protocol are the same" in text
+
+
+def test_what_differs_from_the_protocol_is_said(make_row: MakeRow, tmp_path: Path) -> None:
+    """A reader of the table, the report or the paper sees that something differs, and not what."""
+    deviations = ["k = 5 instead of 3", "30 JPEG files"]
+    rows = [make_row("a", deviations=deviations), make_row("b", deviations=deviations[:1]), make_row("c")]
+    markdown, latex = _render(rows, tmp_path)
+    assert "not the full protocol (a) |" in markdown and "not the full protocol (c) |" in markdown
+    assert "\n\n(a) not the full protocol: k = 5 instead of 3; 30 JPEG files.\n\n(b) not the" in markdown
+    assert "photo network, 500 samples, not the full protocol: k = 5 instead of 3; 30 JPEG files." in latex
+
+
+def test_a_training_that_another_one_began_says_so(make_row: MakeRow, tmp_path: Path) -> None:
+    """Cost and epochs of a warm start look like those of a training from nothing."""
+    rows = [make_row("a"), dataclasses.replace(make_row("b"), init_from="results/runs/a/model.safetensors")]
+    for text, layout in (
+        (text, layout) for layout in ("table2", "cost") for text in _render(rows, tmp_path, layout=layout)
+    ):
+        assert "b started from results/runs/a/model.safetensors, whose training is counted neither" in text
+        assert "a started from" not in text
+
+
+def test_labels_are_plain_text(make_row: MakeRow, tmp_path: Path) -> None:
+    """Stars, tildes or brackets of a label are taken for Markdown and vanish from the page."""
+    label = r"A*B*C _em_ a_b `code` ~~s~~ [x](http://y) &lt; a\b <b> **w**"
+    _render([make_row("a", label=label)], tmp_path, caption=f"Caption {label}")
+    page = (tmp_path / "my_table.html").read_text()
+    assert page.count(html.escape(label, quote=False)) == 2
+
+
 @pytest.mark.parametrize("layout", ["table1", "table2", "table3"])
 def test_latex_rows_are_whole(make_row: MakeRow, tmp_path: Path, layout: str) -> None:
     """A row has more or fewer cells than the table has columns, or a group or environment is not closed."""
@@ -101,8 +150,8 @@ def test_latex_rows_lead_to_their_evaluator(make_row: MakeRow, tmp_path: Path) -
     _, latex = _render(rows, tmp_path)
     for letter, text in [
         ("a", "InceptionV3 (ADM suite), 50,000 samples, as printed."),
-        ("b", "photo network, 500 samples, not the full protocol."),
-        ("c", "photo network, 1,000 samples, not the full protocol."),
+        ("b", "photo network, 500 samples, not the full protocol: 500 samples; photo network."),
+        ("c", "photo network, 1,000 samples, not the full protocol: 1000 samples; photo network."),
         ("d", "photo network, 500 samples."),
     ]:
         assert rf"$^{{\mathrm{{{letter}}}}}${text}" in latex

@@ -30,6 +30,7 @@ def test_columns_in_the_papers_order(make_row: MakeRow, layout: str, columns: st
     table = build_table(layout, [make_row()])
     expected = [name.replace("_", " ") for name in columns.split()]
     provenance = ["run", "source", "device", "feature_extractor", "num_samples", "protocol", "section"]
+    provenance += ["reference", "init_from"]
     assert list(table.columns) == expected + provenance
 
 
@@ -45,6 +46,12 @@ def test_published_rows_stay_apart(make_row: MakeRow, layout: str, count: int) -
     assert (measured["feature_extractor"] == "photo network").all()
     assert (measured["num_samples"] == "500").all()
     assert measured["protocol"].str.startswith("not the full protocol").all()
+
+
+def test_a_distance_just_below_zero_has_no_sign(make_row: MakeRow) -> None:
+    """A Frechet distance of -0.00, which rounding makes of equal sets, reads as a mistake."""
+    first = build_table("table1", [make_row("a", fid=-0.001, sfid=-1e-9)], published=False).iloc[0]
+    assert (first["FID"], first["sFID"]) == ("0.00", "0.00")
 
 
 def test_measured_cells(make_row: MakeRow) -> None:
