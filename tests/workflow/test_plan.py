@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from project import REPOSITORY, Project
@@ -69,14 +71,23 @@ def test_a_sweep_of_ema_decays_trains_once(shipped: Project) -> None:
     assert len(runs_of(jobs, "sample")) == len(runs_of(jobs, "evaluate")) == 8
 
 
-def test_slurm_profile_hands_work_to_slurm(shipped: Project) -> None:
-    """Days of GPU work must not run on the login node."""
+@pytest.mark.parametrize("options", [(), ("--set-resources", "train:speed=plain"), ("--config", "code_version=9")])
+def test_slurm_profile_hands_work_to_slurm(shipped: Project, options: tuple[str, ...]) -> None:
+    """Days of GPU work must not run on the login node, also with options that replace a list of the profile."""
     target = "results/demo/runs/demo_dit/latency.json"
     other = "results/demo/runs/demo_dit/metrics.json"
-    output = shipped.snakemake("--dry-run", "--printshellcmds", target, other, profile="slurm").stdout
+    output = shipped.snakemake("--dry-run", "--printshellcmds", target, other, *options, profile="slurm").stdout
     for stage in ("train", "sample", "latency", "evaluate"):
         (line,) = (line for line in output.splitlines() if f"dip {stage} demo_dit" in line)
         assert line.endswith("--launcher slurm") or "--launcher slurm " in line
+
+
+def test_one_stage_can_stay_on_the_login_node(shipped: Project) -> None:
+    """A cluster whose GPUs are taken could not evaluate beside its queue."""
+    arguments = ("results/demo/runs/demo_dit/metrics.json", "--set-resources", "evaluate:launcher=local")
+    output = shipped.snakemake("--dry-run", "--printshellcmds", *arguments, profile="slurm").stdout
+    launchers = dict(re.findall(r"dip (train|sample|evaluate) demo_dit .*--launcher (\w+)", output))
+    assert launchers == {"train": "slurm", "sample": "slurm", "evaluate": "local"}
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -30,6 +30,10 @@ def refused(function):
 
 PARAMS = refused(load)("params.yaml", config)
 JOBS_OF = Workflow(Pipeline(PARAMS))
+# Where training, sampling, latency and evaluation run. A profile says so under `default-resources`, because what it has
+# under `set-resources` is lost as a whole where the command line has that option too.
+DEFAULT_RESOURCES = dict((workflow.resource_settings.default_resources or {}).items())
+LAUNCHER = DEFAULT_RESOURCES["launcher"].raw if "launcher" in DEFAULT_RESOURCES else "local"
 
 
 wildcard_constraints:

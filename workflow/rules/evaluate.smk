@@ -9,7 +9,7 @@ rule evaluate:
         scores="results/{study}runs/{run}/scores.json",
         provenance="results/{study}runs/{run}/metrics.provenance.json",
     resources:
-        launcher="local",
+        launcher=LAUNCHER,
         slurm=str(JOBS),
     params:
         spec=spec_of("evaluate"),

@@ -16,7 +16,7 @@ rule sample:
         ),
         provenance="results/{study}runs/{run}/samples.provenance.json",
     resources:
-        launcher="local",
+        launcher=LAUNCHER,
         slurm=str(JOBS),
         processes=1,
         batch_size=128,
@@ -38,7 +38,7 @@ rule latency:
         provenance="results/{study}runs/{run}/latency.provenance.json",
     threads: workflow.cores or 1  # nothing else may run beside a measurement
     resources:
-        launcher="local",
+        launcher=LAUNCHER,
         slurm=str(JOBS),
         search_seconds=300,
         speed="auto",

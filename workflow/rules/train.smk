@@ -14,7 +14,7 @@ rule train:
         run=JOBS_OF.names("train"),
     threads: 1
     resources:
-        launcher="local",
+        launcher=LAUNCHER,
         slurm=str(JOBS),
         processes=1,
         save_seconds=600,
