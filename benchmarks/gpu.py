@@ -181,7 +181,7 @@ def make(options: argparse.Namespace) -> None:
     known = read_figures(options.output)
     for key, work in pieces(options):
         key = {"what": options.what, "device": device, **key}
-        if any(key.items() <= line.items() for line in known):
+        if any(key.items() <= line.items() for line in known if "error" not in line):
             continue
         if time.monotonic() > end:
             print("time is over; call again for the rest", flush=True)

@@ -20,6 +20,8 @@ _PRODUCTS = {
     torch.ops.aten.mm,
     torch.ops.aten.addmm,
     torch.ops.aten.bmm,
+    torch.ops.aten.matmul,  # in inference mode these two are not taken apart
+    torch.ops.aten.linear,
     torch.ops.aten.convolution,
     torch.ops.aten.convolution_backward,
 }

@@ -67,7 +67,7 @@ def sampling_steps(run: Run, speeds: list[str], num_steps: int) -> tuple[Work, W
         steps[speed] = step
         if speed == "fast":
             with torch.no_grad(), autocast(guided.precision, device), products:
-                sampler.velocity(y, guided)  # the table, computed once for all steps
+                velocity(x_0, 0.0)  # makes the table of conditioning, once for all steps
                 products.counts.clear()
                 velocity(x_0, 0.0)
     return steps, schedules, products
@@ -88,11 +88,12 @@ def training_steps(run: Run, speeds: list[str], batch_size: int) -> tuple[Work, 
 
 def take_turns(work: Work, rounds: int, products: Products | None = None, *, warm_up: bool = True) -> dict[str, float]:
     """The shortest time of every way, and of the bare products; what is warm already needs no call to warm up."""
-    best = dict.fromkeys([*work, *(["products"] if products else [])], float("inf"))
+    timed = products is not None and products.counts  # they are recorded from the fast way, if that takes part
+    best = dict.fromkeys([*work, *(["products"] if timed else [])], float("inf"))
     for turn in range(rounds):
         for name, way in work.items():
             best[name] = min(best[name], best_seconds(way, repeats=1, warm_up=warm_up and turn == 0))
-        if products:
+        if products is not None and timed:
             best["products"] = min(best["products"], products.seconds())
     return best
 

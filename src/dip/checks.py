@@ -66,9 +66,7 @@ def run_mistakes(run: Run) -> Iterator[Mistake]:
                 f"the encoder has {ALIGNMENT_GRID} x {ALIGNMENT_GRID} patches, the model {size // patch} x "
                 f"{size // patch}; they must be equal (image size / patch size = {ALIGNMENT_GRID})",
             )
-    low, high = run.sampling.cfg_interval
-    if low >= high:
-        yield ("sampling", "cfg_interval"), f"[{low}, {high}] is empty; expected [low, high] with low < high"
+    yield from _interval_mistakes(("sampling", "cfg_interval"), run.sampling.cfg_interval)
     if run.sampling.cfg_scale > 1 and training.label_dropout == 0:
         yield (
             ("sampling", "cfg_scale"),
@@ -80,6 +78,12 @@ def run_mistakes(run: Run) -> Iterator[Mistake]:
             ("evaluation",),
             f"'{run.evaluation_name}' is for images of {run.evaluation.image_size} pixels, the run's have {size}",
         )
+
+
+def _interval_mistakes(where: Keys, interval: tuple[float, float]) -> Iterator[Mistake]:
+    low, high = interval
+    if low >= high:
+        yield where, f"[{low}, {high}] is empty; expected [low, high] with low < high"
 
 
 def _model_mistakes(model: Model) -> Iterator[Mistake]:
@@ -286,6 +290,7 @@ def _overfit_mistakes(where: Keys, figure: Overfit, params: Params) -> Iterator[
 
 
 def _gallery_mistakes(where: Keys, figure: Gallery, params: Params) -> Iterator[Mistake]:
+    yield from _interval_mistakes((*where, "cfg_interval"), figure.cfg_interval)
     run = params.runs.get(figure.run)
     if run is None:
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import cast
 
 import torch
@@ -24,8 +25,8 @@ SPEEDS = ("plain", "fast", "compiled")
 
 
 def default_speed(device: torch.device) -> str:
-    """Compiled on a GPU; fast on a CPU, where a compiler may be missing and takes a minute."""
-    return "compiled" if device.type == "cuda" else "fast"
+    """Compiled on a GPU with Triton; fast on a CPU, where a compiler may be missing and takes a minute."""
+    return "compiled" if device.type == "cuda" and find_spec("triton") is not None else "fast"
 
 
 def set_speed(model: DiP, speed: str | None) -> str:
@@ -39,7 +40,7 @@ def set_speed(model: DiP, speed: str | None) -> str:
         The speed.
 
     Raises:
-        ValueError: No such speed.
+        ValueError: No such speed, or on a GPU "compiled" without Triton.
     """
     speed = speed or default_speed(next(model.parameters()).device)
     if speed not in SPEEDS:
@@ -47,6 +48,8 @@ def set_speed(model: DiP, speed: str | None) -> str:
     set_plain(model, plain=speed == "plain")
     on_gpu = next(model.parameters()).is_cuda
     needs_triton = speed == "compiled" and on_gpu
+    if needs_triton and find_spec("triton") is None:
+        raise ValueError("the speed 'compiled' needs Triton on a GPU, and it is not installed; take 'fast'")
     set_kernel(model, import_module("dip.model.attention_kernels").attention if needs_triton else None)
     for module in (*model.blocks, model.head, model.intermediate):  # blocks are alike: one compilation serves all
         if module is not None:

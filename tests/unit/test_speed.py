@@ -48,9 +48,11 @@ def test_weights_keep_their_names(run: Run, speed: str) -> None:
     assert list(model.state_dict()) == names
 
 
-def test_the_device_chooses_where_nobody_does(run: Run) -> None:
+def test_the_device_chooses_where_nobody_does(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: a GPU would wait for the host, or a laptop would compile for a minute before each stage."""
     assert (default_speed(torch.device("cuda")), default_speed(torch.device("cpu"))) == ("compiled", "fast")
     assert set_speed(model_of(run), None) == "fast"
+    monkeypatch.setattr("dip.speed.find_spec", lambda name: None)
+    assert default_speed(torch.device("cuda")) == "fast", "Triton is not there on every platform"
     with pytest.raises(ValueError, match="unknown speed 'quick', expected one of plain, fast, compiled"):
         set_speed(model_of(run), "quick")

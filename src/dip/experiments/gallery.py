@@ -41,7 +41,8 @@ def run(settings: Gallery, params: Params) -> dict[str, NDArray]:
     """
     chosen = params.runs[settings.run]
     check_names(settings.classes, ImageStore(Store.of(chosen.dataset_name)).class_names)
-    sampling = chosen.sampling.model_copy(update={"cfg_scale": settings.cfg_scale, "seed": settings.seed})
+    own = {key: getattr(settings, key) for key in ("cfg_scale", "cfg_interval", "seed")}
+    sampling = chosen.sampling.model_copy(update=own)
     spec = chosen.part(SamplingSpec).model_copy(update={"sampling": sampling})
     sampler = load_sampler(spec, RunFolder.of(chosen.study, chosen.name).weights(chosen), pick_device())
     images = []

@@ -207,7 +207,7 @@ def run(settings: Theory, params: Params) -> dict[str, np.ndarray]:
     return fixed | {name: np.stack(values) for name, values in rows.items()}
 
 
-_DASHED, _DOTTED = (0, (4, 1.5)), (0, (1, 1))
+_DASHED, _DOTTED, _DASH_DOTTED = (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1))
 _WIDTH = 1.1
 _COLOURS = sns.color_palette("colorblind", 3)
 _LEGEND: dict[str, Any] = {"frameon": False, "handlelength": 1.8, "borderpad": 0, "borderaxespad": 0.4}
@@ -260,7 +260,7 @@ def _draw_gains(ax: Axes, arrays: dict[str, np.ndarray], directions: list[int]) 
 
 def _draw_expansions(ax: Axes, arrays: dict[str, np.ndarray], i: int) -> None:
     forms = {"exact": "gain_dit", "first order": "gain_first_order", "eq. 15": "gain_printed"}
-    looks = (("0.2", _DASHED), (_COLOURS[0], "-"), (_COLOURS[1], _DOTTED))
+    looks = (("0.2", _DASHED), (_COLOURS[0], _DASH_DOTTED), (_COLOURS[1], _DOTTED))
     for (label, name), (colour, line) in zip(forms.items(), looks, strict=True):
         ax.plot(arrays["t"], arrays[name][:, i - 1], label=label, color=colour, linestyle=line, linewidth=_WIDTH)
     top = 1.5 * np.abs(arrays["gain_dit"][:, i - 1]).max()  # the expansions leave the axes where they fail
@@ -280,5 +280,5 @@ def _draw_errors(ax: Axes, arrays: dict[str, np.ndarray], num_low: int) -> None:
     ax.axhline(0, color="0.2", linewidth=_WIDTH)
     ax.set_ylim(-10, 30)
     ax.set_ylabel("Above DiP's (%)")
-    keys = [_key(label, colour) for label, colour in zip(parts, _COLOURS, strict=False)]
+    keys = [_key(label, colour, _DASHED) for label, colour in zip(parts, _COLOURS, strict=False)]
     ax.legend(handles=[*keys, _key("fed x$_t$", "0.2", _DOTTED)], loc="upper left", **_LEGEND)

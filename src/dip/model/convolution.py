@@ -7,8 +7,8 @@ added up in the weights:
 - On a 2 x 2 map every output pixel sees every input pixel and five taps of nine are padding: one matrix product.
 - Pixels that upsampling has made equal meet 9 taps in 4 groups, so the taps of a group are added first: a transposed
   convolution with a 4 x 4 kernel and stride 2. From a 1 x 1 map it is a matrix product again.
-- On a GPU the three channels of colours are padded, in columns of a pixel's surroundings and in the output: its matrix
-  units take eight at a time.
+- On a GPU the three channels of colours are padded, compiled in columns of a pixel's surroundings, and in the output: its
+  matrix units take eight at a time.
 
 All are exact but for rounding. `plain` is the usual way, to compare with and to count operations as others do.
 
@@ -16,6 +16,8 @@ Shapes: b maps, C input channels, O output channels, h x w pixels; maps are chan
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,9 +45,15 @@ class PatchConv(nn.Conv2d):
     @torch.no_grad()
     def freeze(self, dtype: torch.dtype) -> None:
         """Fix what is multiplied with; until then each call makes it anew from `weight`, as a training has to."""
+        if self._frozen:
+            return
         for way in ("maps", "matrix", "columns") if self.in_channels < _ALIGNMENT else ("maps", "matrix"):
             layout = torch.channels_last if way == "maps" else torch.contiguous_format
             self._frozen[way] = tuple(value.to(dtype).clone(memory_format=layout) for value in self._weights(way))
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self._frozen = {}  # it was made of other weights
+        super()._load_from_state_dict(*arguments)
 
     def forward(self, x: Tensor, below: Tensor | None = None) -> Tensor:
         """Convolve x of shape (b, C, h, w), and `below` of shape (b, C', h / 2, w / 2) if any, to (b, O, h, w)."""
@@ -58,8 +66,8 @@ class PatchConv(nn.Conv2d):
         way = "maps"
         if x.shape[-2:] == (2, 2):
             way = "matrix"
-        elif x.is_cuda and below is None and self.in_channels < _ALIGNMENT:
-            way = "columns"
+        elif x.is_cuda and torch.compiler.is_compiling() and below is None and self.in_channels < _ALIGNMENT:
+            way = "columns"  # not else: without a compiler `unfold` starts a kernel for each map
         weights = self._frozen.get(way) or self._weights(way)
         if way == "matrix":
             rows = x.permute(0, 2, 3, 1).flatten(1)  # (b, 4 C)

@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from dip.reporting.style import COLUMN_INCHES, MARKERS, house_style, save_figure
 
@@ -48,7 +48,9 @@ _QUANTITIES = {
 }
 _ROW_INCHES = 1.4
 _LINE_INCHES = 0.125
-_TICK_CHARACTERS = 20  # that fit below a panel
+_TITLE_CHARACTERS = 25  # that fit above a panel of half the width
+_LABEL_CHARACTERS = 50  # of a legend's line
+_CHARACTER_SHARE = 0.042  # of half the width, that a character of a tick takes
 
 # A run's values by quantity, for example the content of its metrics.json with "patch_size" and "gflops" added.
 # A metric needs "feature_extractor" and "num_samples" beside it, a time may have "device"; "note" says what is
@@ -104,7 +106,7 @@ def figure10(panels: Sequence[Panel], path_pdf: str | Path, path_png: str | Path
     with house_style():
         figure, axes = _lay_out(len(panels), styles, notes, footer)
         for panel, ax in zip(panels, axes, strict=True):
-            _draw(panel, ax, styles, notes)
+            _draw(panel, ax, styles, notes, is_half=len(panels) > 1)
         save_figure(figure, path_pdf, path_png)
 
 
@@ -112,9 +114,11 @@ def _lay_out(num_panels: int, styles: Styles, notes: dict[str, str], footer: str
     """A grid of axes between the legend of the series above and the notes and the footer below."""
     num_columns = min(2, num_panels)
     num_rows = math.ceil(num_panels / num_columns)
-    legend_columns = max(1, min(len(styles), 60 // (max(map(len, styles)) + 6)))
+    labels = [textwrap.fill(label, _LABEL_CHARACTERS) for label in styles]
+    legend_columns = max(1, min(len(styles), 60 // (max(map(len, labels)) + 6)))
+    legend_lines = math.ceil(len(styles) / legend_columns) + sum(label.count("\n") for label in labels)
     texts = [textwrap.fill(f"{letter}: {note}" if letter else note, 70) for note, letter in notes.items()]
-    above = math.ceil(len(styles) / legend_columns) * _LINE_INCHES + 0.1
+    above = legend_lines * _LINE_INCHES + 0.1
     footer_top = (footer.count("\n") + 1) * 0.85 * _LINE_INCHES + 0.06
     below = footer_top + sum(text.count("\n") + 1 for text in texts) * _LINE_INCHES + 0.06
     height = above + num_rows * _ROW_INCHES + below
@@ -127,7 +131,7 @@ def _lay_out(num_panels: int, styles: Styles, notes: dict[str, str], footer: str
     shared: dict[str, Any] = {"frameon": False, "handlelength": 1.6, "borderpad": 0, "borderaxespad": 0.4}
     lines = [
         Line2D([], [], label=label, color=colour, marker=marker, markersize=4, linewidth=1.1)
-        for label, (colour, marker) in styles.items()
+        for label, (colour, marker) in zip(labels, styles.values(), strict=True)
     ]
     figure.legend(handles=lines, loc="upper center", ncols=legend_columns, **shared)
     if texts:
@@ -170,7 +174,7 @@ def _notes(panels: Sequence[Panel]) -> dict[str, str]:
     return dict(zip(notes, letters, strict=False))
 
 
-def _draw(panel: Panel, ax: Axes, styles: Styles, notes: dict[str, str]) -> None:
+def _draw(panel: Panel, ax: Axes, styles: Styles, notes: dict[str, str], *, is_half: bool) -> None:
     for label, points in panel.series.items():
         colour, marker = styles[label]
         ordered = sorted(points, key=lambda point: (point[panel.x], point[panel.y]))
@@ -186,17 +190,19 @@ def _draw(panel: Panel, ax: Axes, styles: Styles, notes: dict[str, str]) -> None
             if noted and (letter := notes[str(point["note"])]):
                 position = (point[panel.x], point[panel.y])
                 ax.annotate(letter, position, (3, 2), textcoords="offset points", fontsize=5.5, color="0.35")
-    ax.set_title(panel.title, loc="left", fontweight="bold")
+    width = _TITLE_CHARACTERS * (1 if is_half else 2)
+    ax.set_title(textwrap.fill(panel.title, width), loc="left", fontweight="bold")
     ax.set_xlabel(_QUANTITIES[panel.x].label)
     ax.set_ylabel(_QUANTITIES[panel.y].label)
     all_points = [point for points in panel.series.values() for point in points]
-    _set_x_axis(ax, sorted({point[panel.x] for point in all_points}), _QUANTITIES[panel.x].scale)
+    values = sorted({point[panel.x] for point in all_points})
+    _set_x_axis(ax, values, _QUANTITIES[panel.x].scale, _CHARACTER_SHARE * (1 if is_half else 0.5))
     _set_y_axis(ax, [point[panel.y] for point in all_points])
     sns.despine(ax=ax)
 
 
-def _set_x_axis(ax: Axes, values: list[float], scale: str) -> None:
-    """Ticks at the values that were run."""
+def _set_x_axis(ax: Axes, values: list[float], scale: str, character: float) -> None:
+    """Ticks at the values that were run, with numbers where there is room: a character takes so much of the width."""
     if scale == "log2":
         ax.set_xscale("log", base=2)
         ax.set_xlim(values[0] / 1.25, values[-1] * 1.25)
@@ -208,11 +214,16 @@ def _set_x_axis(ax: Axes, values: list[float], scale: str) -> None:
     else:
         margin = 0.15 * (values[-1] - values[0]) or 0.3
         ax.set_xlim(values[0] - margin, values[-1] + margin)
-    ax.xaxis.set_major_locator(FixedLocator(values))
-    ax.xaxis.set_minor_locator(NullLocator())
+    where = ax.transAxes.inverted().transform(ax.transData.transform([(value, 0) for value in values]))[:, 0]
+    half = [character * (len(_plain(value)) + 1) / 2 for value in values]
+    numbered = [len(values) - 1]
+    for i in reversed(range(len(values) - 1)):
+        if where[numbered[-1]] - where[i] >= half[i] + half[numbered[-1]]:
+            numbered.append(i)
+    ax.xaxis.set_major_locator(FixedLocator([values[i] for i in sorted(numbered)]))
+    ax.xaxis.set_minor_locator(FixedLocator([value for i, value in enumerate(values) if i not in numbered]))
     ax.xaxis.set_major_formatter(FuncFormatter(_plain))
-    if sum(len(_plain(value)) for value in values) > _TICK_CHARACTERS:
-        ax.tick_params(axis="x", labelrotation=30)
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _set_y_axis(ax: Axes, values: list[float]) -> None:

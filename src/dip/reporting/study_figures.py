@@ -22,6 +22,7 @@ from dip.reporting.style import house_style, save_figure
 from dip.schema import Comparison, Gallery, Params, Run
 
 _BELOW_RANK = "hidden size < 3 P²: tokens too small to carry a patch's noise"
+_UNALIGNED = "trained without alignment (REPA), which the other points have"
 
 
 def run_experiment(params: Params, study: str, name: str) -> None:
@@ -51,7 +52,8 @@ def draw_figure(params: Params, study: str, name: str) -> None:
         with house_style():
             save_figure(EXPERIMENTS[figure.kind].draw(figure, arrays), pdf, png)
         return
-    points = {run: _point(params.runs[run]) for run in figure.runs}
+    some_aligned = any(params.runs[run].training.alignment is not None for run in figure.runs)
+    points = {run: _point(params.runs[run], some_aligned=some_aligned) for run in figure.runs}
     panels = [
         Panel(
             title=panel.title,
@@ -96,8 +98,8 @@ def _load(path: Path, name: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: cannot be read ({error}); make it with `dip experiment {name}`") from None
 
 
-def _point(run: Run) -> dict[str, Any]:
-    """A run's settings and measurements by quantity."""
+def _point(run: Run, *, some_aligned: bool = False) -> dict[str, Any]:
+    """A run's settings and measurements by quantity; some runs of the figure may be trained with alignment."""
     folder = RunFolder.of(run.study, run.name)
     try:
         point = json.loads(folder.metrics.read_text())
@@ -117,6 +119,11 @@ def _point(run: Run) -> dict[str, Any]:
     for setting in ("depth", "width"):
         if hasattr(model.head, setting):
             point[f"head.{setting}"] = getattr(model.head, setting)
+    notes = []
     if model.head.name == "none" and model.hidden_size < 3 * model.patch_size**2:
-        point["note"] = _BELOW_RANK
+        notes.append(_BELOW_RANK)
+    if some_aligned and run.training.alignment is None:
+        notes.append(_UNALIGNED)
+    if notes:
+        point["note"] = "; ".join(notes)
     return point

@@ -63,9 +63,17 @@ def draw_images(
 
     Returns:
         uint8, shape (B, H, W, 3).
+
+    Raises:
+        ValueError: An image has NaN or infinity.
     """
     side = spec.dataset.image_size
     # Noise comes from the CPU, so that every device starts from the same.
     x_0 = noise(spec.sampling.seed, Stream.SAMPLING_NOISE, counters, (3, side, side), torch.device("cpu"))
     x = sampler(x_0.to(sampler.device), torch.from_numpy(labels).to(sampler.device))
+    if not torch.isfinite(x).all():
+        raise ValueError(
+            "samples with NaN or infinity; see whether the losses in training.jsonl are finite to the end, and whether "
+            "`precision: fp32` under sampling mends it"
+        )
     return to_uint8(x).cpu().numpy()

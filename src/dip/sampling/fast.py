@@ -45,7 +45,7 @@ class FastSampler:
             speed: As `dip.speed.set_speed` takes it.
 
         Raises:
-            ValueError: No such speed.
+            ValueError: As `dip.speed.set_speed`.
         """
         self.device = next(model.parameters()).device
         self.speed = set_speed(model, speed)
@@ -79,6 +79,21 @@ class FastSampler:
             if self.speed == "plain":
                 return sample(self._model, x_0, y, sampling, self._model.num_classes)
             return integrate(self.velocity(y, sampling), x_0, sampling)
+
+    def settle(self, batch_size: int, image_size: int) -> None:
+        """Find out whether this machine compiles, so that `speed` is what samples are drawn with.
+
+        Args:
+            batch_size: Of the batches to come, for which a GPU compiles.
+            image_size: H = W in pixels.
+        """
+        if self._may_fall_back:
+            x_0 = torch.zeros(batch_size, 3, image_size, image_size, device=self.device)
+            self._try_to_compile(x_0, torch.zeros(batch_size, dtype=torch.int64, device=self.device))
+
+    def forget_graphs(self) -> None:
+        """Free what the recorded steps hold; they are recorded again where they are needed."""
+        self._graphs.clear()
 
     def _try_to_compile(self, x_0: Tensor, y: Tensor) -> None:
         """Draw once; without a speed that was asked for, a machine that cannot compile goes on without."""

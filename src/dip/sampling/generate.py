@@ -64,6 +64,7 @@ def sample_run(
     device = device_of(place.local_rank)
     class_names = ImageStore(Store.of(spec.dataset_name)).class_names
     sampler = load_sampler(spec, weights, device, speed=speed)  # before anything is written
+    sampler.settle(min(batch_size, spec.num_samples), spec.dataset.image_size)
     work = Work.of(spec, weights, target, batch_size, shard_size, device, sampler.speed)
     if join and not work.shards.folder.exists():
         raise ValueError(f"{work.shards.folder}: no such folder, so there is no sampling to join; call without --join")

@@ -80,11 +80,14 @@ def cost_of_sampling(sampler: FastSampler, image_size: int, repeats: int, search
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
+    _forget_peak_memory(device)  # that of loading the weights
     draw(1)
     timed = np.array([draw(1) for _ in range(repeats)])
     latency, memory = float(np.median(timed)), _peak_memory(device)
 
     def draw_warm(batch_size: int) -> float:
+        sampler.forget_graphs()
+        _forget_peak_memory(device)
         draw(batch_size, num_steps=2)  # the second lies in most intervals of guidance
         return draw(batch_size)
 
@@ -132,6 +135,11 @@ def _best_batch(
             without_gain += 1
         batch_size *= growth
     return {**best, "largest_batch_size_tried": batch_size // growth}
+
+
+def _forget_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _peak_memory(device: torch.device) -> int:

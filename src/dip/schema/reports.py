@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dip.schema.base import Count, Name, Real, Schema, Seed, Text
+from dip.schema.base import Count, Fraction, Name, Real, Schema, Seed, Text
 from dip.schema.experiments import Manifold, Overfit, Shown, Theory
 
 
@@ -57,6 +57,7 @@ class Gallery(Shown):
     run: Name  # whose weights and solver it takes
     classes: Annotated[dict[Annotated[int, Field(ge=0)], Text], Field(min_length=1)]  # name by number, in order
     cfg_scale: Annotated[Real, Field(ge=1)] = 4.0
+    cfg_interval: tuple[Fraction, Fraction] = (0.0, 1.0)
     num_samples: Count = 8  # of each class
     columns: Count = 8
     seed: Seed = 0

@@ -43,6 +43,7 @@ def test_samples_do_not_depend_on_what_else_is_shown(made: Params) -> None:
     assert np.abs(alone[0].astype(int) - images[1]).max() <= 1
     assert (gallery.run(settings(seed=1), made)["images"] != images).mean() > 0.5
     assert (gallery.run(settings(cfg_scale=1.0), made)["images"] != images).mean() > 0.1
+    assert (gallery.run(settings(cfg_interval=(0.4, 0.6)), made)["images"] != images).mean() > 0.1
     assert (images[0] != images[1]).mean() > 0.5, "each class has noise of its own"
 
 
@@ -92,6 +93,7 @@ def test_names_and_numbers_must_belong_together(made: Params) -> None:
         ({"run": "dap"}, r"figures\.gallery\.demo: there is no run 'dap'"),
         ({"classes": {}}, r"figures\.gallery\.demo\.classes: "),
         ({"cfg_scale": 0.5}, r"figures\.gallery\.demo\.cfg_scale: "),
+        ({"cfg_interval": [0.9, 0.1]}, r"figures\.gallery\.demo\.cfg_interval: \[0\.9, 0\.1\] is empty"),
     ],
 )
 def test_mistakes_are_found_in_params(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,36 @@ def test_says_by_what_it_was_measured(drawn: Figure) -> None:
     assert footer.startswith("Demo study. Measured by this repository, not taken from the paper.")
     assert "photo network, 500 samples, not the paper's full protocol" in footer
     assert "Timed on CPU, EPYC." in footer
+
+
+def test_numbers_and_titles_do_not_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of a sweep are printed over each other, or a title or label leaves its place."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), save(self, *a, **k)))
+    sweeps = {
+        "cfg_scale": (1, 1.25, 1.5, 2, 2.5, 2.9, 3, 4),
+        "num_steps": (10, 25, 50, 75, 100, 125, 150, 200, 250),
+        "head.width": (16, 24, 32, 40, 48, 56, 64),
+        "ema_decay": (0.9, 0.97, 0.98, 0.99, 0.999, 0.9996, 0.9999, 0.99996),
+    }
+    label = "A series whose label says everything about its runs, in many words"
+    panels = [
+        Panel("(a) depth of the Patch Detailer Head", x, "fid", {label: _points(x, "fid", dict.fromkeys(values, 3.0))})
+        for x, values in sweeps.items()
+    ]
+    figure10(panels, tmp_path / "f.pdf", tmp_path / "f.png")
+    figure = saved[-1]
+    FigureCanvasAgg(figure).draw()
+    for ax, values in zip(figure.axes, sweeps.values(), strict=True):
+        assert sorted([*ax.get_xticks(), *ax.get_xticks(minor=True)]) == pytest.approx(sorted(values))
+        boxes = [text.get_window_extent() for text in ax.get_xticklabels()]
+        assert len(boxes) >= 3
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+        assert ax.get_xticks()[-1] == values[-1]
+    left, right = (ax._left_title.get_window_extent() for ax in figure.axes[:2])
+    assert left.x1 < right.x0 and right.x1 < figure.bbox.x1
+    assert figure.legends[0].get_window_extent().x1 < figure.bbox.x1
 
 
 def test_axes_show_the_values_that_were_run(drawn: Figure) -> None:

@@ -34,3 +34,5 @@ def test_a_point_has_settings_and_measurements(
     assert (point["fid"], point["ema_decay"], point["cfg_scale"]) == (3.0, 0.9, 2.0)
     assert (point["patch_size"], point["head.width"]) == (4, 4)
     assert point.get("seams") == (1.5 if grid else None)
+    assert "note" not in point
+    assert "without alignment (REPA)" in study_figures._point(row, some_aligned=True)["note"]

@@ -136,6 +136,36 @@ def test_a_machine_that_cannot_compile_samples_all_the_same(
         FastSampler(make("unet"), sampling(), speed="compiled")(noise(), Y)
 
 
+def test_the_speed_is_settled_before_samples_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: samples.json would name a speed that its samples were not drawn with."""
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: setattr(self, "_compiled_call_impl", fail))
+    monkeypatch.setattr(speeds, "default_speed", lambda device: "compiled")
+    sampler = FastSampler(make("unet"), sampling())
+    sampler.settle(3, 8)
+    assert sampler.speed == "fast"
+
+
+def test_weights_that_come_later_are_the_ones_sampled_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: the head would go on with the weights that were there when it was made ready."""
+    first, other = make("unet"), make("unet")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.9)
+    state = other.state_dict()
+    sampler = FastSampler(first, sampling(), speed="fast")
+    first.load_state_dict(state)
+    torch.testing.assert_close(sampler(noise(), Y), FastSampler(other, sampling(), speed="fast")(noise(), Y))
+    monkeypatch.setattr("dip.precision._has_bfloat16", lambda device_type: True)
+    model = make("unet")
+    once = FastSampler(model, sampling(precision="bf16"), speed="fast")(noise(), Y)
+    twice = FastSampler(model, sampling(precision="bf16"), speed="fast")(noise(), Y)
+    assert torch.equal(once, twice), "taps are not added up again from rounded weights"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("speed", ["fast", "compiled"])

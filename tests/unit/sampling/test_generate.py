@@ -184,6 +184,17 @@ def test_settings_stand_beside_the_samples(weights: Path, run: Run) -> None:
     assert found["devices"] and found["versions"]["packages"]
 
 
+def test_samples_that_are_not_numbers_are_refused(weights: Path, run: Run) -> None:
+    """Wrong: they would become black images, and FID would be measured on those."""
+    state = build_model(run.model, 8, 2).state_dict()
+    name = next(name for name in state if name.startswith("head.") and name.endswith("bias"))
+    state[name][0] = float("nan")
+    save_weights(weights, state, "{}")
+    with pytest.raises(ValueError, match="samples with NaN or infinity; see whether the losses"):
+        sample_run(spec(run, 4), weights, RunFolder(Path("run")))
+    assert not Path("run/samples.npz").exists()
+
+
 def test_more_samples_begin_with_the_same_noise(weights: Path, run: Run) -> None:
     """Wrong: sample i would depend on how many there are (labels are shuffled, so unlabelled drawing is used)."""
     uniform = run.sampling.model_copy(update={"labels": "uniform"})
