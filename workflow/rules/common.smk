@@ -62,5 +62,5 @@ if workflow.is_main_process:
     refused(adopt)(JOBS_OF.pipeline)  # results that DVC has brought
 
 
-for target in sys.argv[1:]:
+for target in workflow.dag_settings.targets:
     refused(JOBS_OF.check)(target)
