@@ -85,9 +85,9 @@ def test_a_new_run_is_a_few_lines(finished: Project) -> None:
 
 def test_report_holds_tables_figures_and_grids(finished: Project) -> None:
     """The report is one file that opens without this folder and without a network."""
-    result = finished.snakemake("--report", "report.html")
+    result = finished.snakemake("--report", "results/demo/report.html")  # as `make demo` does
     assert result.returncode == 0, result.stdout[-3000:]
-    html = finished.content("report.html").decode()
+    html = finished.content("results/demo/report.html").decode()
     for name in ("table1.html", "table2.html", "figure10.png", "samples.png"):
         assert name in html
     assert "One training." in html

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import pairwise
 
 from snakemake.exceptions import WorkflowError
 
@@ -62,5 +63,6 @@ if workflow.is_main_process:
     refused(adopt)(JOBS_OF.pipeline)  # results that DVC has brought
 
 
-for target in workflow.dag_settings.targets:
-    refused(JOBS_OF.check)(target)
+for before, word in pairwise(sys.argv):
+    if before != "--report":  # whose value is a file to write
+        refused(JOBS_OF.check)(word)
