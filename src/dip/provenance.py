@@ -155,6 +155,19 @@ def _changed_outputs(job: Job, made: Provenance, checksums: Checksums) -> Iterat
             yield f"{path}: is missing"
         elif found != made.outputs.get(str(path)):
             yield f"{path}: is not what {job.title} made"
+    yield from (f"{path}: is missing" for path in _missing_files(job))
+
+
+def _missing_files(job: Job) -> Iterator[Path]:
+    """Files of a dataset that its manifest names and that are not there; of other jobs none."""
+    if job.folder is None:
+        return
+    try:
+        manifest = json.loads((job.folder / "manifest.json").read_text())
+        files = [*manifest["shards"], manifest["labels"], manifest["index"]]
+        yield from (path for file in files if not (path := job.folder / file["file"]).is_file())
+    except (OSError, ValueError, KeyError, TypeError):
+        yield job.folder / "manifest.json"  # it is missing, or is none
 
 
 def _checksums(paths: Iterable[Path]) -> dict[str, str]:

@@ -118,6 +118,33 @@ def test_experiments_here_and_in_the_queue(recorded: Repository) -> None:
     assert recorded.is_clean()
 
 
+def test_weights_of_other_parameters_are_not_recorded(recorded: Repository) -> None:
+    """Wrong: DVC would push weights of a learning rate that params.yaml does not have."""
+    tried, model = ("learning_rate: 1.0e-3", "learning_rate: 5.0e-2"), "results/demo/runs/dit/model.safetensors"
+    weights = recorded.content(model)
+    recorded.edit(*tried)
+    recorded.run("dip", "train", "dit")
+    recorded.edit(*reversed(tried))
+    assert "train" in rules_run(recorded.run("dvc", "repro"))
+    assert recorded.content(model) == weights
+    assert recorded.is_clean()
+    assert recorded.plan() == set()
+
+
+def test_half_a_dataset_is_not_recorded(recorded: Repository) -> None:
+    """Wrong: DVC would push a manifest without images; or what was trained on them would be trained again."""
+    (shard,) = recorded.folder.glob("data/photos16/images-*.npy")
+    shard.unlink()
+    assert "is missing" in recorded.command("dip", "explain", "data/photos16/manifest.json").stdout
+    lock = recorded.content("studies/demo/data/dvc.lock")
+    result = recorded.command("dvc", "repro")
+    assert result.returncode != 0 and f"{shard.name}: missing; `dip prepare photos16` makes it again" in result.stdout
+    assert recorded.content("studies/demo/data/dvc.lock") == lock
+    recorded.run("dip", "prepare", "photos16")
+    recorded.run("dvc", "repro")
+    assert recorded.plan() == set() and recorded.is_clean()
+
+
 def test_another_study_in_one_call(recorded: Repository) -> None:
     """Wrong: a study that DVC does not know yet would have to be asked for twice, or would never be recorded."""
     for old, new in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from project import Project
+from project import REPOSITORY, Project
 
 SLOW = "training: {base: tiny, epochs: 800, log_every: 5}"  # long enough to be interrupted
 
@@ -86,3 +87,49 @@ def test_killed_in_the_middle_of_a_training(finished: Project, tmp_path: Path) -
     assert again.returncode == 0, again.stdout[-3000:]
     assert "resuming at step" in again.stdout
     assert finished.plan(target) == set()
+
+
+def test_only_snakemake_is_killed_and_its_job_lives_on(finished: Project, tmp_path: Path) -> None:
+    """The job ends its work alone; what Snakemake had marked as incomplete must not hold up what comes after."""
+    finished.edit("model: {base: dit}\n    training: {base: tiny}", f"model: {{base: dit}}\n    {SLOW}")
+    target, provenance = (
+        "results/demo/runs/dit/samples.npz",
+        finished.folder / "results/demo/runs/dit/model.provenance.json",
+    )
+    process = start(finished, tmp_path / "log", target)
+    try:
+        wait_for(lambda: not provenance.exists())
+        process.kill()
+        wait_for(provenance.exists, 240)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    weights = finished.content("results/demo/runs/dit/model.safetensors")
+    assert finished.command("dip", "unlock").returncode == 0
+    again = finished.snakemake(target)
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert "dip train" not in again.stdout and finished.content("results/demo/runs/dit/model.safetensors") == weights
+    assert finished.plan(target) == set()
+
+
+def test_a_stage_called_by_hand_with_other_parameters_is_made_again(finished: Project) -> None:
+    """Weights of a learning rate that was tried would stand in the table as those of params.yaml."""
+    tried = ("learning_rate: 1.0e-3", "learning_rate: 5.0e-2")
+    model = finished.content("results/demo/runs/dit/model.safetensors")
+    finished.edit(*tried)
+    assert finished.command("dip", "train", "dit").returncode == 0
+    assert finished.content("results/demo/runs/dit/model.safetensors") != model
+    finished.edit(*reversed(tried))
+    assert {"train dit", "sample dit", "evaluate dit", "table table2"} <= finished.plan() & finished.plan()
+    finished.make()
+    assert finished.content("results/demo/runs/dit/model.safetensors") == model
+    assert finished.plan() == set()
+
+
+def test_code_of_a_rule_is_no_parameter(finished: Project) -> None:
+    """An update of a rule would train everything again; `code_version` is for what changes results."""
+    (finished.folder / "workflow").unlink()
+    shutil.copytree(REPOSITORY / "workflow", finished.folder / "workflow")
+    rules = finished.folder / "workflow/rules/train.smk"
+    rules.write_text(rules.read_text().replace(" --speed {resources.speed}", "  --speed {resources.speed}"))
+    assert finished.plan() == set()

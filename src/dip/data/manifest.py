@@ -84,10 +84,12 @@ def read_manifest(store: Store) -> Manifest:
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise ValueError(
             f"{store.folder}: no usable dataset (manifest.json is damaged or of another version of DiP: {what}); "
-            "prepare it again with `dip prepare`"
+            f"prepare it again with `dip prepare {store.folder.name}`"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{store.folder}: no usable dataset ({error}); prepare it again with `dip prepare`") from None
+        raise ValueError(
+            f"{store.folder}: no usable dataset ({error}); prepare it again with `dip prepare {store.folder.name}`"
+        ) from None
 
 
 def publish(
