@@ -60,7 +60,7 @@ class OverfitSeries(Schema):
 
 
 class Overfit(Experiment):
-    """One photograph learned by heart (Figure 3)."""
+    """Overfitting a single photograph (Figure 3)."""
 
     kind: Literal["overfit"]
     photograph: Name
