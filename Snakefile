@@ -1,4 +1,7 @@
-"""DiP: data -> train -> sample -> evaluate -> tables, figures, report. Edit params.yaml, then run `snakemake`."""
+"""DiP: data -> train -> sample -> evaluate -> tables, figures, report.
+
+Edit params.yaml, then run `snakemake --profile workflow/profiles/demo`, `workflow/profiles/local` or `slurm`.
+"""
 
 
 include: "workflow/rules/common.smk"

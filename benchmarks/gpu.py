@@ -1,7 +1,7 @@
 """What a GPU needs for the models of Table 2, and the rows of Table 2 in the `small` study, in pieces.
 
     python benchmarks/gpu.py export                        # where the project is installed: writes build/gpu-runs.json
-    python benchmarks/gpu.py latency [RUN ...]             # 100 guided steps at batch 1, images/s at the best batch
+    python benchmarks/gpu.py latency [RUN ...]             # 100 steps at batch 1, images/s at the best batch
     python benchmarks/gpu.py training [RUN ...]            # images/s and model-FLOP utilisation of a training step
     python benchmarks/gpu.py table2 [RUN ...] --seeds 0 1  # train, sample and evaluate rows of the `small` study
     python benchmarks/gpu.py tables                        # all figures there are, as Markdown

@@ -51,10 +51,8 @@ def adopt(pipeline: Pipeline) -> int:
     if unknown:
         known = [job for job in there if current.is_current(job)]
         _touch([str(next(iter(job.outputs.values()))) for job in known])
-        _log.warning(
-            "results of %d jobs were not made by Snakemake here, and are as it would make them: taken over",
-            len(unknown),
-        )
+        jobs = "1 job was" if len(unknown) == 1 else f"{len(unknown)} jobs were"
+        _log.warning("%s not done by Snakemake here, and the results are as it would make them: taken over", jobs)
     checksums.save()
     return len(unknown)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,20 @@ def test_call_outside_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "params.yaml: cannot be read (No such file or directory); run from the repository's folder" in message(
         "train", "dip"
     )
+
+
+def test_reader_that_has_seen_enough(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """Wrong: `dip explain FILE | head` would end with an error."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["status"])
+    assert stop.value.code == 1
+    assert capfd.readouterr().err == ""
 
 
 def test_our_own_errors_keep_their_traceback(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import_torch()
     try:
         options.stage(options)
+        sys.stdout.flush()
     except (ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
+            sys.exit(1)
         if getattr(options, "launcher", None) == "debug":
             raise
         if isinstance(error, RuntimeError) and type(error).__module__ == "builtins":
@@ -33,6 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"dip {options.command}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"dip {options.command}: interrupted; run the same command again to go on")
+
+
+def _stdout_is_closed() -> bool:
+    """Whether whatever read the output, `head` for example, has ended; nothing more is written to it then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        return True
+    return False
 
 
 def _parser() -> argparse.ArgumentParser:

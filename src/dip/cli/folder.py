@@ -67,7 +67,8 @@ def _ablation(options: argparse.Namespace) -> None:
     if StudyFolder.of(study).stages.exists():
         write_stages(Pipeline(params), study)
     where = ", ".join((*options.table, *options.figure)) or "no table or figure yet"
-    print(f"params.yaml: runs.{options.name}, shown in {where}; `snakemake` or `dvc repro` makes what is new")
+    print(f"params.yaml: runs.{options.name}, shown in {where}")
+    print("`snakemake --profile ...` or `dvc repro` makes what is new")
 
 
 def _unlock(options: argparse.Namespace) -> None:

@@ -22,6 +22,8 @@ def evaluation_times(sampling: Sampling) -> list[float]:
 
 def is_guided(sampling: Sampling, t: float) -> bool:
     """Whether the velocity at t takes the unconditional pass too."""
+    # ASSUMPTION: the interval [0.11, 0.97] of appendix C is read in the code's t, 0 for noise, which is DDT's; the t
+    # of the paper's eq. 6 runs the other way, and the paper does not say which one it means.
     low, high = sampling.cfg_interval
     return sampling.cfg_scale != 1 and low <= t <= high
 

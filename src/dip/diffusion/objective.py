@@ -48,4 +48,5 @@ def draw(
 
 def velocity_loss(v: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of the velocity over all pixels (paper eq. 5), a scalar in float32."""
+    # ASSUMPTION: the output is the velocity of flow matching (appendix C); section 3.3 calls it "the noise component".
     return torch.nn.functional.mse_loss(v.float(), target)

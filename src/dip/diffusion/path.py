@@ -46,8 +46,3 @@ def sample_path(x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
 def paper_time(t: Time) -> Time:
     """The paper's t (1 is noise) from the code's t (1 is data), and back."""
     return 1 - t
-
-
-def data_prediction(x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
-    """The image that a velocity points at, x_1 = x_t + (1 - t) v, shape (B, C, H, W)."""
-    return x_t + (1 - t)[:, None, None, None] * v

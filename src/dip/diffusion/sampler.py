@@ -82,6 +82,8 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def _euler(velocity: Velocity, x_t: Tensor, times: Sequence[float]) -> Tensor:
     """First order, one velocity a step."""
+    # ASSUMPTION: "Euler-Maruyama ODE sampler" (appendix C) is Euler's method: an ODE has no noise to add, and section
+    # 4.1 and Table 4 say Euler.
     for t, t_next in pairwise(times):
         x_t = x_t + (t_next - t) * velocity(x_t, t)
     return x_t

@@ -1,4 +1,4 @@
-"""FID, sFID, Inception score, precision and recall under the rules of the ADM evaluation suite."""
+"""FID, sFID, Inception score, precision and recall with the ADM protocol."""
 
 from dip.evaluation.frechet import RunningStatistics, Statistics, frechet_distance
 from dip.evaluation.inception_score import inception_score

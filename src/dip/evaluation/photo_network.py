@@ -179,7 +179,7 @@ def load_photo_network(path: str | Path) -> PhotoNetwork:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no photo network at {path}: train it first")
+        raise FileNotFoundError(f"no photo network at {path}: train it with `dip features {path.stem}`")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

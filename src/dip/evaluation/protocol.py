@@ -221,7 +221,8 @@ def _check_pair(
     if len(images) != num_samples:
         raise ValueError(
             f"{samples_path}: expected {num_samples} samples, found {len(images)}: FID depends on their number; "
-            "sample the missing ones, or ask for this number and the result will say so"
+            f"sample the missing ones, or give --samples, --reference and `--num-samples {len(images)}` to `dip "
+            "evaluate`, and the result will say so"
         )
     if images.shape[1:] != reference.images.shape[1:]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One photograph learned by heart, by models with and without a Patch Detailer Head (section 3.2, Figure 3).
+"""Overfitting a single photograph by models with and without a Patch Detailer Head (section 3.2, Figure 3).
 
 The paper overfits a DiT and DiP on one image in pixel space and shows what each draws. Here every model sees the
 same crop, noise and times at every step, with a learning rate of its own. What is measured is what it draws: samples

@@ -178,7 +178,9 @@ def _state(run: Run, folder: WorkFolder, task: dict[str, Any], jobs: list[slurm.
             state, state="running", where=name_of(worker), rate=progress.get("rate"), seconds_left=_left(progress)
         )
     if _made(folder, task["stage"]):
-        return replace(state, state="done", step=state.total)
+        # Of an evaluation the last progress may be of the reference's images.
+        total = task["parameters"].get("num_samples", state.total)
+        return replace(state, state="done", step=total, total=total)
     state = replace(state, step=_saved_step(folder) if task["stage"] == "train" else None)
     end = folder.read("end") or {}
     if end.get("error"):

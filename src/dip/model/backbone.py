@@ -42,6 +42,9 @@ def unpatchify(patches: Tensor, patch_size: int, grid_size: tuple[int, int]) -> 
 class DiTBlock(nn.Module):
     """Attention and SwiGLU, each normalised, modulated by the condition and gated (adaLN)."""
 
+    # ASSUMPTION: "DDT, a variant of DiT" (section 4.1) is read as DDT's improved DiT, without DDT's split into encoder
+    # and decoder: 26 blocks of width 1152 then count 628.6M parameters, and the paper has 629M.
+
     def __init__(self, hidden_size: int, num_heads: int, *, qk_norm: bool = True) -> None:
         super().__init__()
         self.norm1 = RMSNorm(hidden_size)

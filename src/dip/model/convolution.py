@@ -7,8 +7,8 @@ added up in the weights:
 - On a 2 x 2 map every output pixel sees every input pixel and five taps of nine are padding: one matrix product.
 - Pixels that upsampling has made equal meet 9 taps in 4 groups, so the taps of a group are added first: a transposed
   convolution with a 4 x 4 kernel and stride 2. From a 1 x 1 map it is a matrix product again.
-- On a GPU the three channels of colours are padded, compiled in columns of a pixel's surroundings, and in the output:
-  its matrix units take eight at a time.
+- On a GPU the three channels of colours are padded, if compiled in columns of a pixel's surroundings, and in the
+  output: its matrix units take eight at a time.
 
 All are exact but for rounding. `plain` is the usual way, to compare with and to count operations as others do.
 

@@ -65,6 +65,7 @@ class GeneratedBlock(nn.Module):
 class CoordinateHead(PatchDetailerHead):
     """Pixels and cosine features through generated MLPs; 700.6M in all, the paper has 700M."""
 
+    # ASSUMPTION: PixNerd's sizes and position features, where the paper has "normalized 2D coordinates" and no sizes.
     def __init__(
         self,
         patch_size: int,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class MLPHead(PatchDetailerHead):
     """[s_i, p_i] -> Linear of equal width -> SiLU -> Linear to pixels; 630.2M in all, the paper has 630M."""
 
+    # ASSUMPTION: one hidden layer as wide as its input, D + 3 P^2; the paper gives no size, and the total is its 630M.
     def __init__(self, patch_size: int, hidden_size: int) -> None:
         super().__init__()
         pixels = CHANNELS * patch_size**2

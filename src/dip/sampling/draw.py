@@ -37,6 +37,7 @@ def sample_labels(kind: str, num_samples: int, num_classes: int, seed: int) -> N
     index = np.arange(num_samples)
     if kind == "uniform":
         return (hashed(seed, 0, index) % np.uint64(num_classes)).astype(np.int64)
+    # ASSUMPTION: the paper does not say how the labels of its 50,000 samples are chosen: balanced, 50 a class.
     return (index % num_classes)[np.argsort(hashed(seed, 1, index), kind="stable")]
 
 

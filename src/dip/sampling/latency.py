@@ -81,6 +81,7 @@ def cost_of_sampling(sampler: FastSampler, image_size: int, repeats: int, search
         return time.perf_counter() - start
 
     _forget_peak_memory(device)  # that of loading the weights
+    # ASSUMPTION: the median of five after a warm-up; the paper only says "single-image inference speed".
     draw(1)
     timed = np.array([draw(1) for _ in range(repeats)])
     latency, memory = float(np.median(timed)), _peak_memory(device)

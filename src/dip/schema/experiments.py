@@ -16,7 +16,7 @@ class Shown(Schema):
     """What all figures have."""
 
     caption: Text
-    # Made when it is named or by `snakemake figures`, not with everything else of its study.
+    # Made when it is named or by the target `figures`, not with everything else of its study.
     on_request: Annotated[bool, Field(exclude=True)] = False
 
 
@@ -60,7 +60,7 @@ class OverfitSeries(Schema):
 
 
 class Overfit(Experiment):
-    """One photograph learned by heart (Figure 3)."""
+    """Overfitting a single photograph (Figure 3)."""
 
     kind: Literal["overfit"]
     photograph: Name

@@ -54,13 +54,13 @@ class MilestoneSpec(TrainingSpec):
 
     @property
     def ema_decay(self) -> float:
-        """Decay of the average that the weights are."""
+        """EMA decay of the weights."""
         decay = self.checkpoint.ema_decay if self.checkpoint else None
         return self.training.ema_decay if decay is None else decay
 
     @property
     def is_milestone(self) -> bool:
-        """Whether the weights are kept beside a training's result: of an earlier epoch or of another average."""
+        """Whether the weights are kept beside a training's result: of an earlier epoch or of another EMA decay."""
         ours, result = (self.epochs, self.ema_decay), (self.training.epochs, self.training.ema_decay)
         return self.checkpoint is not None and ours != result
 

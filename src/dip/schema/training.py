@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dip.schema.base import Count, Fraction, Name, NonNegative, Positive, Real, Schema, Seed, Text
 
-Decay = Annotated[Real, Field(ge=0, lt=1)]  # of a moving average: what stays of it after a step
+Decay = Annotated[Real, Field(ge=0, lt=1)]  # EMA decay: the share of the average that stays after a step
 
 
 class LogitNormal(Schema):
@@ -59,7 +59,8 @@ class Training(Schema):
     schedule: Literal["constant", "cosine"] = "constant"
     gradient_clip: Positive | None = None
     ema_decay: Decay = 0.9999
-    # Further averages, kept for runs that name them. Left out where there are none: such trainings stay what they were.
+    # EMA weights of further decays, kept for runs that name them. Left out where there are none: such trainings stay
+    # what they were.
     ema_decays: Annotated[tuple[Decay, ...], Field(exclude_if=lambda decays: not decays)] = ()
     label_dropout: Fraction = 0.1
     horizontal_flip: bool = True

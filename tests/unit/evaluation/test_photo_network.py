@@ -169,7 +169,7 @@ def test_save_and_load(network, crops, tmp_path):
 
 def test_loading_something_else_is_a_clear_error(network, tmp_path):
     """A model's checkpoint in the place of the feature network must not pass."""
-    with pytest.raises(FileNotFoundError, match="no photo network at"):
+    with pytest.raises(FileNotFoundError, match=r"no photo network at .* `dip features missing`"):
         load_photo_network(tmp_path / "missing.safetensors")
     (tmp_path / "text").write_text("not tensors")
     with pytest.raises(ValueError, match="not a readable safetensors file"):

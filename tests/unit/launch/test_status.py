@@ -17,11 +17,11 @@ from fake_slurm import FakeSlurm
 from dip import params
 from dip.launch import slurm
 from dip.launch.folder import WorkFolder
-from dip.launch.jobs import SamplingJob, TrainingJob
+from dip.launch.jobs import EvaluationJob, SamplingJob, TrainingJob
 from dip.launch.launcher import launch
 from dip.launch.status import cancel, run_states, status
 from dip.paths import RunFolder
-from dip.schema import Params, SamplingSpec, TrainingSpec
+from dip.schema import EvaluationSpec, Params, SamplingSpec, TrainingSpec
 
 PROGRESS = {"done": 40, "total": 100, "unit": "step", "rate": 2.0, "time": 0}
 
@@ -168,6 +168,15 @@ def test_finished_work(read: Params, spec: TrainingSpec) -> None:
     launch(sampling)
     assert (state(read)["state"], state(read)["step"], state(read)["total"]) == ("done", 16, 16)
     assert state(read, stage="sample")["state"] == "done"
+    Path("data/references").mkdir(parents=True)
+    Path("data/references/photos.npz").touch()
+    measuring = EvaluationJob.of("dip", job.target, read.runs["dip"].part(EvaluationSpec))
+    evaluation = WorkFolder(measuring.work)
+    evaluation.open(measuring.task)
+    evaluation.note("progress", PROGRESS)  # of the reference's images
+    evaluation.note("published", {str(job.target.samples): None})
+    found, count = state(read, stage="evaluate"), measuring.spec.num_samples
+    assert (found["state"], found["step"], found["total"]) == ("done", count, count)
     job.target.samples.unlink()
     assert state(read, stage="sample")["state"] == "stopped"
     for path in job.work.iterdir():
