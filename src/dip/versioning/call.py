@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
+
+from dip.unlock import arguments_of
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,9 @@ def current_call() -> Call | None:
             words, began = process.cmdline(), process.create_time()
         except psutil.Error:
             continue
-        arguments = _arguments(words)
+        arguments = arguments_of("dvc", words)
         if arguments is not None:
             return Call(tuple(_targets(arguments)), began)
-    return None
-
-
-def _arguments(words: list[str]) -> list[str] | None:
-    """What follows `dvc` or `python -m dvc` in a command line."""
-    for place, word in enumerate(words[:3]):
-        if Path(word).name == "dvc" and (place == 0 or words[place - 1] == "-m" or "python" in words[0]):
-            return words[place + 1 :]
     return None
 
 
