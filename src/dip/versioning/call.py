@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -15,7 +17,7 @@ class Call:
     """A `dvc repro` or `dvc exp run` at work.
 
     Attributes:
-        targets: Stages or files that it was given; none: everything.
+        targets: Stages or files that it was given, from this folder and not from that of the call; none: everything.
         began: When it began, in seconds since 1970.
     """
 
@@ -27,12 +29,12 @@ def current_call() -> Call | None:
     """The innermost call of DVC among the processes above this one."""
     for process in psutil.Process().parents():
         try:
-            words, began = process.cmdline(), process.create_time()
+            arguments = arguments_of("dvc", process.cmdline())
+            if arguments is not None:
+                targets = (os.path.relpath(Path(process.cwd(), target)) for target in _targets(arguments))
+                return Call(tuple(targets), process.create_time())
         except psutil.Error:
             continue
-        arguments = arguments_of("dvc", words)
-        if arguments is not None:
-            return Call(tuple(_targets(arguments)), began)
     return None
 
 
