@@ -55,14 +55,21 @@ def load(path: str | Path = "params.yaml", study: str | None = None) -> Params:
     Raises:
         ParamsError: The file is missing, is not YAML, or has mistakes; every one is named with its key.
     """
-    path = Path(path)
+    return parse(read_text(path), path, study)
+
+
+def read_text(path: str | Path = "params.yaml") -> str:
+    """The text of params.yaml.
+
+    Raises:
+        ParamsError: The file is missing or is no text.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the repository's folder") from None
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    return parse(text, path, study)
 
 
 def parse(text: str, path: str | Path = "params.yaml", study: str | None = None) -> Params:

@@ -55,12 +55,14 @@ def test_mistakes_end_in_one_line(workplace: Path, arguments: list[str], expecte
     assert not Path("results").exists()
 
 
-def test_call_outside_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong: a traceback about a missing file."""
+@pytest.mark.parametrize(
+    "arguments", [("train", "dip"), ("ablation", "dip", "--set", "model.depth=3", "--name", "deeper")]
+)
+def test_call_outside_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    """Wrong: a traceback about a missing file, or no hint where to go."""
     monkeypatch.chdir(tmp_path)
-    assert "params.yaml: cannot be read (No such file or directory); run from the repository's folder" in message(
-        "train", "dip"
-    )
+    expected = "params.yaml: cannot be read (No such file or directory); run from the repository's folder"
+    assert expected in message(*arguments)
 
 
 def test_our_own_errors_keep_their_traceback(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
