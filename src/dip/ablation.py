@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from dip.files import atomic_write
-from dip.params import ParamsError, nearest, parse
+from dip.params import ParamsError, nearest, parse, read_text
 from dip.schema import Params
 
 _FILE = Path("params.yaml")
@@ -46,7 +46,7 @@ def add_run(
         ValueError: There is no such run, table, section, figure or panel, a setting cannot be read, or the result is
             not valid. The file is as it was.
     """
-    text = _FILE.read_text(encoding="utf-8")
+    text = read_text(_FILE)
     before = parse(text, _FILE)
     if base not in before.runs:
         raise ParamsError(f"params.yaml: runs.{base}: there is no such run{nearest(base, before.runs)}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dip.data.packaged import NAMES
-from dip.paths import RESULTS, RunFolder
+from dip.paths import FEATURES, PHOTOGRAPHS, REFERENCES, RESULTS, RunFolder, Store
 from dip.schema import (
     DatasetReference,
     FileReference,
@@ -133,6 +133,8 @@ def section_mistakes(params: Params) -> Iterator[Mistake]:
         yield from _checkpoint_mistakes(run, params)
         yield from _init_mistakes(run, params)
     for name, dataset in params.datasets.items():
+        if (folder := Store.of(name).folder) in (PHOTOGRAPHS, FEATURES, REFERENCES):
+            yield ("datasets", name), f"{folder} holds the {name} of all datasets; give the dataset another name"
         if isinstance(dataset, Photographs):
             yield from _photograph_mistakes(("datasets", name, "photographs"), dataset.photographs)
     for name, evaluation in params.evaluation.items():

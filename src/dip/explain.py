@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,27 @@ from dip.pipeline import Job, Pipeline
 from dip.provenance import Checksums, Provenance, differences, leaves, read
 
 _SHOWN = 12  # hexadecimal digits of a checksum
+_NAMED = 4  # jobs of which it has been said above why they have to be done
 
 
-def explain(pipeline: Pipeline, path: Path, *, parameters: bool = False) -> Iterator[str]:
-    """Lines of text about an artefact.
+def explain(pipeline: Pipeline, paths: Iterable[Path], *, parameters: bool = False) -> Iterator[str]:
+    """Lines of text about artefacts; why a job has to be done again is said once.
 
     Args:
         pipeline: All jobs.
-        path: A file that a job makes, or a folder of such files.
+        paths: Files that a job makes, or folders of such files.
         parameters: Whether to list all parameters.
 
     Raises:
-        ValueError: No job makes the file, or a provenance file is damaged.
+        ValueError: No job makes a file, or a provenance file is damaged.
     """
-    checksums = Checksums()
-    for job in _jobs(pipeline, path):
-        yield from _about(pipeline, job, checksums, parameters)
-    checksums.save()
+    checksums, told = Checksums(), dict[Path, list[str]]()
+    for path in paths:
+        for job in _jobs(pipeline, path):
+            yield from _about(job, parameters)
+            yield from _state(pipeline.with_upstream([job]), told, checksums)
+    with contextlib.suppress(OSError):  # of a disk that may only be read; the next call reads the files again
+        checksums.save()
 
 
 def _jobs(pipeline: Pipeline, path: Path) -> list[Job]:
@@ -44,36 +49,45 @@ def _jobs(pipeline: Pipeline, path: Path) -> list[Job]:
     return list(jobs.values())
 
 
-def _about(pipeline: Pipeline, job: Job, checksums: Checksums, parameters: bool) -> Iterator[str]:
+def _about(job: Job, parameters: bool) -> Iterator[str]:
     made = read(job)
     yield str(next(iter(job.outputs.values())))
     if made is None:
         yield f"  {job.title} has not made it" + (" (there is a file without its provenance)" if _any(job) else "")
     else:
         yield from _made(job, made, parameters)
-    reasons = dict(stale(pipeline, job, checksums))
-    yield "  up to date" if not reasons else "  not up to date:"
-    for title, lines in reasons.items():
-        yield f"    {title}"
-        yield from (f"      {line}" for line in lines)
 
 
-def stale(pipeline: Pipeline, job: Job, checksums: Checksums) -> Iterator[tuple[str, list[str]]]:
-    """The jobs that have to be done before a job's outputs are up to date, each with its own reasons.
+def _state(needed: Iterable[Job], told: dict[Path, list[str]], checksums: Checksums) -> Iterator[str]:
+    """Whether an artefact is up to date, or which jobs have to be done before it is, each with its own reasons.
 
     Those that follow from another one only are left out.
 
     Args:
-        pipeline: All jobs.
-        job: The job.
+        needed: The jobs that it takes.
+        told: Reasons of the jobs of which it has been said already, by provenance file; these are added.
         checksums: Of files.
     """
-    for needed in pipeline.with_upstream([job]):
-        made = read(needed)
-        if made is None:
-            yield needed.title, ["it has not been done" if not _any(needed) else f"{needed.provenance} is missing"]
-        elif lines := differences(needed, made, checksums):
-            yield needed.title, lines
+    lines, above = list[str](), list[str]()
+    for job in needed:
+        if job.provenance in told:
+            above += [job.title] if told[job.provenance] else []
+            continue
+        told[job.provenance] = reasons = _reasons(job, checksums)
+        if reasons:
+            lines += [f"    {job.title}", *(f"      {reason}" for reason in reasons)]
+    if above:
+        more = f" and {len(above) - _NAMED} more" if len(above) > _NAMED else ""
+        lines.append(f"    {', '.join(above[:_NAMED])}{more}: see above")
+    yield from ["  not up to date:", *lines] if lines else ["  up to date"]
+
+
+def _reasons(job: Job, checksums: Checksums) -> list[str]:
+    """Why a job has to be done again, whatever becomes of the others; nothing if it has not."""
+    made = read(job)
+    if made is None:
+        return ["it has not been done" if not _any(job) else f"{job.provenance} is missing"]
+    return differences(job, made, checksums)
 
 
 def _made(job: Job, made: Provenance, parameters: bool) -> Iterator[str]:

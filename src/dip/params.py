@@ -45,33 +45,40 @@ class ParamsError(ValueError):
     """params.yaml cannot be used; the message has one line per mistake."""
 
 
-def load(path: str | Path = "params.yaml", overrides: Mapping[str, Any] | None = None) -> Params:
+def load(path: str | Path = "params.yaml", study: str | None = None) -> Params:
     """Read, resolve and check params.yaml.
 
     Args:
         path: The file.
-        overrides: Keys that replace or extend those of the file, as given by `snakemake --config`.
+        study: The study to make, if not the file's `study`.
 
     Raises:
         ParamsError: The file is missing, is not YAML, or has mistakes; every one is named with its key.
     """
-    path = Path(path)
+    return parse(read_text(path), path, study)
+
+
+def read_text(path: str | Path = "params.yaml") -> str:
+    """The text of params.yaml.
+
+    Raises:
+        ParamsError: The file is missing or is no text.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the repository's folder") from None
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    return parse(text, path, overrides)
 
 
-def parse(text: str, path: str | Path = "params.yaml", overrides: Mapping[str, Any] | None = None) -> Params:
+def parse(text: str, path: str | Path = "params.yaml", study: str | None = None) -> Params:
     """Resolve and check the text of a params.yaml.
 
     Args:
         text: The text.
         path: The file, for messages.
-        overrides: As in `load`.
+        study: As in `load`.
 
     Raises:
         ParamsError: The text is not YAML, or has mistakes; every one is named with its key.
@@ -82,8 +89,11 @@ def parse(text: str, path: str | Path = "params.yaml", overrides: Mapping[str, A
         raise ParamsError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path}: expected a mapping with the keys {', '.join(_SECTIONS)}")
-    merged = _merge(_tree(content, ()), _tree(dict(overrides or {}), ()))
-    mistakes, params = _Reader(merged).read()
+    if study is not None:
+        content["study"] = study
+    tree = _tree(content, ())
+    assert isinstance(tree, _Branch)
+    mistakes, params = _Reader(tree).read()
     if mistakes:
         lines = dict.fromkeys(f"{path}: {'.'.join(map(str, keys))}: {what}" for keys, what in mistakes)
         raise ParamsError("\n".join(lines))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 DATA = Path("data")
-PHOTOGRAPHS = DATA / "photographs"
+PHOTOGRAPHS, FEATURES, REFERENCES = DATA / "photographs", DATA / "features", DATA / "references"
 WORK = Path("work")
 STUDIES = Path("studies")
 SNAKEMAKE = Path(".snakemake")
@@ -226,12 +226,12 @@ def photograph_copy(file: str) -> Path:
 
 def feature_network(evaluation: str) -> Path:
     """Weights of an evaluator's own feature network."""
-    return DATA / "features" / f"{evaluation}.safetensors"
+    return FEATURES / f"{evaluation}.safetensors"
 
 
 def reference(evaluation: str) -> Path:
     """Images and statistics that samples are compared with, in the layout of the ADM release."""
-    return DATA / "references" / f"{evaluation}.npz"
+    return REFERENCES / f"{evaluation}.npz"
 
 
 def given_path(text: str, key: str, what: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -33,9 +34,28 @@ def snakemake_at_work() -> int | None:
     """Process number of a Snakemake in the current folder, on this machine."""
     for process in psutil.process_iter():
         try:
-            words = process.cmdline()
-            if any(Path(word).name == "snakemake" for word in words[:2]) and process.cwd() == str(Path.cwd()):
+            if arguments_of("snakemake", process.cmdline()) is not None and process.cwd() == str(Path.cwd()):
                 return process.pid
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
+    return None
+
+
+def arguments_of(program: str, words: Sequence[str]) -> list[str] | None:
+    """What follows a program in a command line: `program`, `python program` or `python -m program`.
+
+    Args:
+        program: Its name.
+        words: The command line of a process.
+
+    Returns:
+        Its arguments, None if another program is called.
+    """
+    place = 0
+    if words and "python" in Path(words[0]).name:
+        place = 1
+        while place < len(words) and words[place].startswith("-"):  # Python's own, of which two take a value
+            place += 2 if words[place] in ("-X", "-W") else 1
+    if place < len(words) and Path(words[place]).name == program:
+        return list(words[place + 1 :])
     return None

@@ -77,11 +77,11 @@ def content() -> dict[str, Any]:
 def load(tmp_path: Path) -> Callable[..., Params]:
     """Write nested dictionaries (or text) as params.yaml and read it."""
 
-    def read(content: dict[str, Any] | str, **overrides: Any) -> Params:
+    def read(content: dict[str, Any] | str, study: str | None = None) -> Params:
         path = tmp_path / "params.yaml"
         text = content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
         path.write_text(text, encoding="utf-8")
-        return params.load(path, overrides)
+        return params.load(path, study)
 
     return read
 

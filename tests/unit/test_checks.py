@@ -132,6 +132,9 @@ def test_impossible_run_names_the_key(
             "evaluation.photos.extractor.dataset",
             "'large' has images of 16 pixels, not 8",
         ),
+        ({"datasets.features": {"base": "photos"}}, "datasets.features", "data/features holds the features of all"),
+        ({"datasets.references": {"base": "photos"}}, "datasets.references", "give the dataset another name"),
+        ({"datasets.photographs": {"base": "photos"}}, "datasets.photographs", "give the dataset another name"),
         (
             {"datasets.photos.photographs": ["coins", "chelsae"]},
             "datasets.photos.photographs",

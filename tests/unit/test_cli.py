@@ -14,6 +14,7 @@ from dip import cli, params
 from dip.launch.jobs import TrainingJob
 from dip.launch.launcher import Launcher
 from dip.paths import RunFolder, Store
+from dip.pipeline import Pipeline
 from dip.schema import MilestoneSpec, Run, TrainingSpec
 
 
@@ -55,12 +56,14 @@ def test_mistakes_end_in_one_line(workplace: Path, arguments: list[str], expecte
     assert not Path("results").exists()
 
 
-def test_call_outside_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong: a traceback about a missing file."""
+@pytest.mark.parametrize(
+    "arguments", [("train", "dip"), ("ablation", "dip", "--set", "model.depth=3", "--name", "deeper")]
+)
+def test_call_outside_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    """Wrong: a traceback about a missing file, or no hint where to go."""
     monkeypatch.chdir(tmp_path)
-    assert "params.yaml: cannot be read (No such file or directory); run from the repository's folder" in message(
-        "train", "dip"
-    )
+    expected = "params.yaml: cannot be read (No such file or directory); run from the repository's folder"
+    assert expected in message(*arguments)
 
 
 def test_reader_that_has_seen_enough(
@@ -127,6 +130,57 @@ def test_planned_parameters_hold(
     made = json.loads(RunFolder.of("demo", "dip").folder.joinpath("model.provenance.json").read_text())
     assert made["parameters"]["runs.dip.model"]["depth"] == 1
     assert made["code"]["git_revision"] == "abc", "the revision that trained, not the one that publishes"
+
+
+@pytest.mark.parametrize(
+    ("command", "rule", "name", "work"),
+    [
+        ("photograph", "photograph", "coins.png", "data.packaged.copy_photograph"),
+        ("prepare", "prepare", "photos", "data.prepare.prepare"),
+        ("features", "feature_network", "photos", "evaluation.photo_network.save_photo_network"),
+        ("reference", "reference", "photos", "evaluation.stage.make_reference"),
+        ("train", "train", "dip", "launch.launcher.launch"),
+        ("milestone", "milestone", "dip_ep2", "launch.jobs.publish_milestone"),
+        ("sample", "sample", "dip", "launch.launcher.launch"),
+        ("latency", "latency", "dip", "launch.launcher.launch"),
+        ("evaluate", "evaluate", "dip", "launch.launcher.launch"),
+        ("table", "table", "table2", "reporting.study_tables.write_table"),
+        ("experiment", "experiment", "theory", "reporting.study_figures.run_experiment"),
+        ("figure", "figure", "figure10", "reporting.study_figures.draw_figure"),
+    ],
+)
+def test_params_may_go_while_a_job_is_at_work(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, command: str, rule: str, name: str, work: str
+) -> None:
+    """Wrong: days of work, whose run was renamed meanwhile, would end in a traceback and without provenance."""
+    file = Path("params.yaml")
+    file.write_text(file.read_text() + "  theory: {demo: {kind: theory, caption: Operators.}}\n")
+    job = Pipeline(params.load()).find(rule, name, "demo")
+    content = json.dumps({"git_revision": "abc", "python": "3", "packages": {}})
+
+    def stand_in(*arguments: object, **settings: object) -> None:
+        for path in job.outputs.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        file.unlink()
+
+    for path in job.input_files:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+    monkeypatch.setattr(f"dip.{work}", stand_in)
+    monkeypatch.setattr("dip.evaluation.photo_network.train_photo_network", lambda *arguments, **settings: None)
+    cli.main([command, name])
+    made = json.loads(job.provenance.read_text())
+    assert made["made_by"] == job.title
+    assert made["parameters"] == json.loads(json.dumps(job.parameters))
+
+
+def test_a_photograph_that_nothing_uses(workplace: Path) -> None:
+    """Wrong: a traceback after a file has been written that no job has."""
+    expected = "dip photograph: params.yaml: no dataset or figure uses the photograph 'moon'"
+    assert message("photograph", "moon") == expected
+    assert not Path("data/photographs").exists()
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,35 @@ def test_says_why_it_is_stale(pipeline: Pipeline, capsys: pytest.CaptureFixture[
     text = said(capsys, "results/demo/runs/dit")
     assert "train dit has not made it" in text
     assert "it has not been done" in text
+
+
+def test_reasons_are_told_once(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong: in a fresh clone, a study would be thousands of lines that say the same of the same jobs."""
+    lines = said(capsys, "results/demo", "results/demo/runs/dip").splitlines()
+    titles = [line for line in lines if re.match(r" {4}\w+ [\w.]+$", line)]
+    assert "    train dip" in titles
+    assert len(titles) == len(set(titles))
+    samples = lines.index("results/demo/runs/dip/samples.npz")
+    assert lines[samples + 1 : samples + 6] == [
+        "  sample dip has not made it",
+        "  not up to date:",
+        "    sample dip",
+        "      it has not been done",
+        "    photograph coins.png, photograph chelsea.png, prepare photos, train dip: see above",
+    ]
+    assert any(line.endswith(" more: see above") for line in lines)
+
+
+def test_on_a_disk_that_may_only_be_read(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong: results in an archive could not be traced, for want of a place to remember checksums."""
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("dip.provenance.write_json", refuse)
+    assert "made by     evaluate dip" in said(capsys, METRICS)
 
 
 def test_file_that_no_job_makes(pipeline: Pipeline) -> None:

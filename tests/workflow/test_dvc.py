@@ -172,11 +172,19 @@ def test_a_failure_in_the_middle(recorded: Repository) -> None:
         assert list((recorded.folder / "work").glob("dip-*/model.safetensors")), "trainings stay"
 
 
-def test_one_stage_alone(recorded: Repository) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        "dvc repro studies/demo/dvc.yaml:table-table2",
+        "cd studies/demo && dvc repro table-table2",
+        "dvc --cd studies/demo repro dvc.yaml:table-table2",
+    ],
+)
+def test_one_stage_alone(recorded: Repository, call: str) -> None:
     """Wrong: who asks DVC for one table would get everything, one after the other, or a stale table."""
     recorded.edit(*CAPTION)
     recorded.edit("caption: Two trainings.", "caption: Others.")
-    output = recorded.run("dvc", "repro", "studies/demo/dvc.yaml:table-table2")
+    output = recorded.run("bash", "-c", call)
     assert output.count("dip table") == 0 and rules_run(output) == {"table"}
     assert recorded.plan() == {"table table1"}
     output = recorded.run("dvc", "repro")

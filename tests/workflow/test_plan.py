@@ -71,7 +71,7 @@ def test_a_sweep_of_ema_decays_trains_once(shipped: Project) -> None:
     assert len(runs_of(jobs, "sample")) == len(runs_of(jobs, "evaluate")) == 8
 
 
-@pytest.mark.parametrize("options", [(), ("--set-resources", "train:speed=plain"), ("--config", "code_version=9")])
+@pytest.mark.parametrize("options", [(), ("--set-resources", "train:speed=plain"), ("--config", "study=demo")])
 def test_slurm_profile_hands_work_to_slurm(shipped: Project, options: tuple[str, ...]) -> None:
     """Days of GPU work must not run on the login node, also with options that replace a list of the profile."""
     target = "results/demo/runs/demo_dit/latency.json"
@@ -131,6 +131,16 @@ def test_an_unknown_study_is_explained(shipped: Project) -> None:
     result = shipped.snakemake("--dry-run", "--config", "study=nowhere")
     assert result.returncode == 1
     assert "params.yaml: study: there is no study 'nowhere'" in result.stdout
+
+
+@pytest.mark.parametrize("options", [("code_version=9",), ("study=demo", "training={tiny: {epochs: 3}}")])
+def test_only_the_study_is_chosen_on_the_command_line(shipped: Project, options: tuple[str, ...]) -> None:
+    """Jobs that read params.yaml themselves would be done with other parameters than they were planned with."""
+    result = shipped.snakemake("--dry-run", "--config", *options)
+    assert result.returncode == 1
+    key = options[-1].partition("=")[0]
+    assert f"--config {key}: only `study` can be set there, because every job reads params.yaml" in result.stdout
+    assert "or add a run with `dip ablation`" in result.stdout
 
 
 def test_missing_imagenet_says_which_setting_to_fill_in(project: Project) -> None:

@@ -10,7 +10,7 @@ from dip.adoption import adopt
 from dip.params import load
 from dip.paths import JOBS, study_prefix
 from dip.pipeline import Pipeline
-from dip.pipeline.workflow import Workflow, study_of
+from dip.pipeline.workflow import Workflow, study_asked, study_of
 from dip.versioning.lock import wait_for_dvc
 
 # The rules call `dip`, also where the environment of this Snakemake was not activated.
@@ -29,7 +29,7 @@ def refused(function):
     return call
 
 
-PARAMS = refused(load)("params.yaml", config)
+PARAMS = refused(load)("params.yaml", refused(study_asked)(config))
 JOBS_OF = Workflow(Pipeline(PARAMS))
 # Where training, sampling, latency and evaluation run. A profile says so under `default-resources`, because what it has
 # under `set-resources` is lost as a whole where the command line has that option too.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dip import params as reader
+from dip.data.packaged import copy_photograph
 from dip.paths import RunFolder
+from dip.pipeline import Job, Pipeline
+from dip.provenance import record
 from dip.schema import Params, Run, TrainingSpec
 
 if TYPE_CHECKING:
-    from dip.launch.jobs import Job
+    from dip.launch import jobs
 
 Add = Callable[..., argparse.ArgumentParser]
 """Adds a command: `add(name, stage, help, *positional)`."""
@@ -41,42 +44,38 @@ def known_study(params: Params, study: str) -> str:
     return study
 
 
-def planned_spec(options: argparse.Namespace, part: type[_Spec]) -> tuple[_Spec, RunFolder]:
-    """The parameters that a stage works with, and the run's folder."""
+def planned(options: argparse.Namespace, part: type[_Spec]) -> tuple[_Spec, RunFolder, Job]:
+    """The parameters that the command works with, the run's folder, and the job to record in the end."""
     params = reader.load()
     run = find_run(params, options.run)
-    current = run.part(part)
-    folder = RunFolder.of(run.study, run.name)
-    if options.spec is None or options.spec == current.canonical():
-        return current, folder
-    logging.warning("params.yaml has changed since this job was planned; going on with what was planned")
-    return part.parse(options.spec), folder
+    spec, folder = run.part(part), RunFolder.of(run.study, run.name)
+    if options.spec is not None and options.spec != spec.canonical():
+        logging.warning("params.yaml has changed since this job was planned; going on with what was planned")
+        spec = part.parse(options.spec)
+    return spec, folder, begin(params, options.command, run.name).planned(spec.canonical())
 
 
-def record(rule: str, name: str, study: str | None = None, *, spec: str | None = None, **more: Any) -> None:
-    """Write beside the outputs of a job what they were made with.
+def begin(params: Params, rule: str, name: str, study: str | None = None) -> Job:
+    """A job as it begins, which is what its provenance tells, whatever becomes of params.yaml until its end.
+
+    The photographs that it reads are copied from their packages if they are not there.
 
     Args:
+        params: All of params.yaml.
         rule: Name of its rule.
         name: What it is applied to.
         study: Of a table or figure.
-        spec: The parameters that it was planned with, if not those of params.yaml.
-        more: See `dip.provenance.record`.
     """
-    from dip import provenance
-    from dip.data.packaged import copy_photograph
-    from dip.pipeline import Pipeline
-
-    pipeline = Pipeline(reader.load())
+    pipeline = Pipeline(params)
     job = pipeline.find(rule, name, study)
     for needed in pipeline.upstream(job):
         if needed.rule == "photograph" and not needed.outputs["image"].exists():
-            copy_photograph(needed.outputs["image"].stem)  # it was read in its package
-            provenance.record(needed)
-    provenance.record(job.planned(spec) if spec else job, **more)
+            copy_photograph(needed.outputs["image"].stem)
+            record(needed)
+    return job
 
 
-def start(job: Job, options: argparse.Namespace) -> None:
+def start(job: jobs.Job, options: argparse.Namespace) -> None:
     """Have a job done where the options say."""
     from dip.launch.launcher import Launcher, launch
 

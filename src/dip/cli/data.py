@@ -7,9 +7,11 @@ import logging
 import os
 
 from dip import params as reader
-from dip.cli.common import Add, count, known_study, record
+from dip.cli.common import Add, begin, count, known_study
 from dip.paths import Store, feature_network, reference
-from dip.schema import Dataset, Evaluation, Params, PhotoExtractor
+from dip.pipeline.resolved import photographs_of
+from dip.provenance import record
+from dip.schema import Evaluation, Params, PhotoExtractor
 
 
 def add_commands(add: Add) -> None:
@@ -30,30 +32,38 @@ def add_commands(add: Add) -> None:
 def _photograph(options: argparse.Namespace) -> None:
     from dip.data.packaged import copy_of, copy_photograph
 
-    photograph = options.name.split(".")[0]
+    photograph, params = options.name.split(".")[0], reader.load()
+    copy = copy_of(photograph)
+    if photograph not in photographs_of(params):
+        raise reader.ParamsError(f"params.yaml: no dataset or figure uses the photograph '{photograph}'")
+    job = begin(params, "photograph", copy.name)
     copy_photograph(photograph)
-    record("photograph", copy_of(photograph).name)
+    record(job)
 
 
-def _dataset(options: argparse.Namespace) -> tuple[Dataset, Store]:
+def _params(options: argparse.Namespace) -> Params:
+    """All of params.yaml, which has the dataset of the command."""
     params = reader.load()
     if options.dataset not in params.datasets:
         near = reader.nearest(options.dataset, params.datasets)
         raise reader.ParamsError(f"params.yaml: datasets.{options.dataset}: there is no such dataset{near}")
-    return params.datasets[options.dataset], Store.of(options.dataset)
+    return params
 
 
 def _prepare(options: argparse.Namespace) -> None:
     from dip.data.prepare import prepare
 
-    prepare(options.dataset, *_dataset(options), num_workers=options.workers)
-    record("prepare", options.dataset)
+    name, params = options.dataset, _params(options)
+    job = begin(params, "prepare", name)
+    prepare(name, params.datasets[name], Store.of(name), num_workers=options.workers)
+    record(job)
 
 
 def _verify(options: argparse.Namespace) -> None:
     from dip.data.verify import verify
 
-    manifest = verify(options.dataset, *_dataset(options), num_workers=options.workers)
+    name, params = options.dataset, _params(options)
+    manifest = verify(name, params.datasets[name], Store.of(name), num_workers=options.workers)
     skipped = f", {len(manifest.skipped)} skipped" if manifest.skipped else ""
     logging.info("%d images in %d shard(s)%s: all in order", manifest.num_images, len(manifest.shards), skipped)
 
@@ -73,10 +83,11 @@ def _features(options: argparse.Namespace) -> None:
     from dip.evaluation.photo_network import save_photo_network, train_photo_network
     from dip.memory import keep_freed_memory
 
-    _, evaluation = _evaluation(options)
+    params, evaluation = _evaluation(options)
     extractor = evaluation.extractor
     if not isinstance(extractor, PhotoExtractor):
         raise ValueError(f"evaluation.{options.evaluation}: its feature network is a published one, not trained here")
+    job = begin(params, "feature_network", options.evaluation)
     keep_freed_memory()
     store = ImageStore(Store.of(extractor.dataset))
     network = train_photo_network(
@@ -87,15 +98,16 @@ def _features(options: argparse.Namespace) -> None:
         seed=extractor.seed,
     )
     save_photo_network(network, feature_network(options.evaluation))
-    record("feature_network", options.evaluation)
+    record(job)
 
 
 def _reference(options: argparse.Namespace) -> None:
     from dip.evaluation.stage import make_reference
 
     params, evaluation = _evaluation(options)
+    job = begin(params, "reference", options.evaluation)
     make_reference(options.evaluation, evaluation, params.datasets, reference(options.evaluation))
-    record("reference", options.evaluation)
+    record(job)
 
 
 def _fetch(options: argparse.Namespace) -> None:

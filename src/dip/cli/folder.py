@@ -50,9 +50,8 @@ def _explain(options: argparse.Namespace) -> None:
     from dip.explain import explain
     from dip.pipeline import Pipeline
 
-    pipeline = Pipeline(reader.load())
-    for path in options.path:
-        print("\n".join(explain(pipeline, path, parameters=options.parameters)))
+    for line in explain(Pipeline(reader.load()), options.path, parameters=options.parameters):
+        print(line)
 
 
 def _ablation(options: argparse.Namespace) -> None:

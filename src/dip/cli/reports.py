@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from dip import params as reader
-from dip.cli.common import Add, find_run, known_study, record
+from dip.cli.common import Add, begin, find_run, known_study
+from dip.provenance import record
 from dip.schema import Params
 
 
@@ -38,23 +39,26 @@ def _table(options: argparse.Namespace) -> None:
     from dip.reporting.study_tables import write_table
 
     params, study = _study(options, "tables")
-    record("table", options.name, study, details=write_table(params, study, options.name))
+    job = begin(params, "table", options.name, study)
+    record(job, details=write_table(params, study, options.name))
 
 
 def _experiment(options: argparse.Namespace) -> None:
     from dip.reporting.study_figures import run_experiment
 
     params, study = _study(options, "figures")
+    job = begin(params, "experiment", options.name, study)
     run_experiment(params, study, options.name)
-    record("experiment", options.name, study)
+    record(job)
 
 
 def _figure(options: argparse.Namespace) -> None:
     from dip.reporting.study_figures import draw_figure
 
     params, study = _study(options, "figures")
+    job = begin(params, "figure", options.name, study)
     draw_figure(params, study, options.name)
-    record("figure", options.name, study)
+    record(job)
 
 
 def _describe(options: argparse.Namespace) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dip import params as reader
-from dip.cli.common import Add, count, find_run, planned_spec, record, start
+from dip.cli.common import Add, count, find_run, planned, start
 from dip.paths import JOBS, RunFolder
+from dip.provenance import record
 from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, TrainingSpec
 
 
@@ -60,8 +61,8 @@ def _speed(options: argparse.Namespace) -> str | None:
 def _train(options: argparse.Namespace) -> None:
     from dip.launch.jobs import TrainingJob
 
-    spec, folder = planned_spec(options, TrainingSpec)
-    job = TrainingJob.of(
+    spec, folder, job = planned(options, TrainingSpec)
+    training = TrainingJob.of(
         options.run,
         folder,
         spec,
@@ -72,8 +73,8 @@ def _train(options: argparse.Namespace) -> None:
         speed=_speed(options),
         sample_every=options.sample_every or None,
     )
-    start(job, options)
-    record("train", options.run, spec=spec.canonical(), code=_code_of(folder))
+    start(training, options)
+    record(job, code=_code_of(folder))
 
 
 def _code_of(folder: RunFolder) -> dict[str, Any]:
@@ -85,24 +86,24 @@ def _code_of(folder: RunFolder) -> dict[str, Any]:
 def _milestone(options: argparse.Namespace) -> None:
     from dip.launch.jobs import publish_milestone
 
-    spec, folder = planned_spec(options, MilestoneSpec)
+    spec, folder, job = planned(options, MilestoneSpec)
     publish_milestone(spec, folder)
-    record("milestone", options.run, spec=spec.canonical())
+    record(job)
 
 
 def _sample(options: argparse.Namespace) -> None:
     from dip.launch.jobs import SamplingJob
 
-    spec, folder = planned_spec(options, SamplingSpec)
+    spec, folder, job = planned(options, SamplingSpec)
     settings = {"batch_size": options.batch_size, "shard_size": options.shard_size, "speed": _speed(options)}
-    job = SamplingJob.of(options.run, folder, spec, **settings)
+    sampling = SamplingJob.of(options.run, folder, spec, **settings)
     if options.join:
         from dip.sampling.generate import sample_run
 
-        sample_run(spec, folder.weights(spec), RunFolder(job.work), **settings, join=True)
+        sample_run(spec, folder.weights(spec), RunFolder(sampling.work), **settings, join=True)
         return
-    start(job, options)
-    record("sample", options.run, spec=spec.canonical())
+    start(sampling, options)
+    record(job)
 
 
 def _gallery(options: argparse.Namespace) -> None:
@@ -118,10 +119,10 @@ def _gallery(options: argparse.Namespace) -> None:
 def _latency(options: argparse.Namespace) -> None:
     from dip.launch.jobs import LatencyJob
 
-    spec, folder = planned_spec(options, SolverSpec)
+    spec, folder, job = planned(options, SolverSpec)
     settings = {"search_seconds": options.search_seconds, "speed": _speed(options)}
     start(LatencyJob.of(options.run, folder, spec, **settings), options)
-    record("latency", options.run, spec=spec.canonical())
+    record(job)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -134,9 +135,9 @@ def _evaluate(options: argparse.Namespace) -> None:
             raise ValueError(f"{option} is for samples that belong to no run; leave out '{options.run}' or the option")
     from dip.launch.jobs import EvaluationJob
 
-    spec, folder = planned_spec(options, EvaluationSpec)
+    spec, folder, job = planned(options, EvaluationSpec)
     start(EvaluationJob.of(options.run, folder, spec), options)
-    record("evaluate", options.run, spec=spec.canonical())
+    record(job)
 
 
 def _evaluate_files(options: argparse.Namespace) -> None:

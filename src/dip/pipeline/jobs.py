@@ -225,9 +225,8 @@ class Pipeline:
         return self._of_run("train", name, inputs, outputs, TrainingSpec)
 
     def _milestone(self, name: str) -> Job:
-        checkpoint, folder = self.params.runs[name].checkpoint, self._folder(name)
-        assert checkpoint is not None
-        inputs: Files = {"model": (self._folder(checkpoint.run).model,)}
+        folder = self._folder(name)
+        inputs: Files = {"model": (self._folder(training_of(self.params.runs[name])).model,)}
         return self._of_run("milestone", name, inputs, {"model": folder.model}, MilestoneSpec)
 
     def _sample(self, name: str) -> Job:

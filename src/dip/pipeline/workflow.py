@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from dip.params import nearest
@@ -115,3 +116,17 @@ class Workflow:
 def study_of(prefix: str) -> str:
     """Name of the study in a target's path."""
     return prefix.rstrip("/") or PAPER
+
+
+def study_asked(config: Mapping[str, Any]) -> str | None:
+    """The study that `snakemake --config study=...` asks for.
+
+    Raises:
+        ValueError: There are other keys, which only the jobs that Snakemake hands its parameters to would follow.
+    """
+    if others := sorted(config.keys() - {"study"}):
+        raise ValueError(
+            f"--config {others[0]}: only `study` can be set there, because every job reads params.yaml; edit that "
+            "file, or add a run with `dip ablation`"
+        )
+    return config.get("study")

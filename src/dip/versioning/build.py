@@ -125,11 +125,13 @@ def profile_of(study: str) -> str:
 def _asked(pipeline: Pipeline, study: str) -> list[Job]:
     """Jobs whose stages or files the current call of DVC names; none if it asks for something else, or everything."""
     call = current_call()
-    targets = [] if call is None else [os.path.normpath(target) for target in call.targets]
+    targets = () if call is None else call.targets
     names: dict[str, list[Job]] = {}
     for job in pipeline.jobs(study):
         path = file_of(job, study)
-        for name in (str(path), f"{path}:{stage_of(job)}", *map(str, job.outputs.values())):
+        # A stage is named with its file or, where that lies in the folder of the call, without it.
+        stage = (f"{path}:{stage_of(job)}", str(path.parent / stage_of(job)))
+        for name in (str(path), *stage, *map(str, job.outputs.values())):
             names.setdefault(name, []).append(job)
     if not all(target in names for target in targets):
         return []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from dip.unlock import arguments_of
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Call:
     """A `dvc repro` or `dvc exp run` at work.
 
     Attributes:
-        targets: Stages or files that it was given; none: everything.
+        targets: Stages or files that it was given, from this folder and not from that of the call; none: everything.
         began: When it began, in seconds since 1970.
     """
 
@@ -26,20 +29,12 @@ def current_call() -> Call | None:
     """The innermost call of DVC among the processes above this one."""
     for process in psutil.Process().parents():
         try:
-            words, began = process.cmdline(), process.create_time()
+            arguments = arguments_of("dvc", process.cmdline())
+            if arguments is not None:
+                targets = (os.path.relpath(Path(process.cwd(), target)) for target in _targets(arguments))
+                return Call(tuple(targets), process.create_time())
         except psutil.Error:
             continue
-        arguments = _arguments(words)
-        if arguments is not None:
-            return Call(tuple(_targets(arguments)), began)
-    return None
-
-
-def _arguments(words: list[str]) -> list[str] | None:
-    """What follows `dvc` or `python -m dvc` in a command line."""
-    for place, word in enumerate(words[:3]):
-        if Path(word).name == "dvc" and (place == 0 or words[place - 1] == "-m" or "python" in words[0]):
-            return words[place + 1 :]
     return None
 
 

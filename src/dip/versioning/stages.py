@@ -219,7 +219,13 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Every value written out: DVC's reader and people need no anchors."""
+    """Every value written out: DVC's reader and people need no anchors. `${` in a text is no variable of DVC."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return super().represent_str(data.replace("${", r"\${"))
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)

@@ -15,13 +15,16 @@ from dip.versioning.lock import wait_for_dvc
 
 
 class Process:
-    """A process with a command line."""
+    """A process with a command line, in a folder below this one."""
 
-    def __init__(self, *words: str) -> None:
-        self.words = words
+    def __init__(self, *words: str, folder: str = ".") -> None:
+        self.words, self.folder = words, folder
 
     def cmdline(self) -> list[str]:
         return list(self.words)
+
+    def cwd(self) -> str:
+        return str(Path.cwd() / self.folder)
 
     def create_time(self) -> float:
         return 5.0
@@ -47,6 +50,22 @@ def test_targets_of_a_call(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ..
     above: list[Any] = [Process("bash", "-c", "dip build demo"), Process(*words), Process("dvc", "repro", "outer")]
     monkeypatch.setattr(psutil.Process, "parents", lambda process: above)
     assert current_call() == Call(targets, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "meant"),
+    [
+        ("dvc.yaml:table-table1", "studies/demo/dvc.yaml:table-table1"),
+        ("table-table1", "studies/demo/table-table1"),
+        ("../../results/demo/table1.csv", "results/demo/table1.csv"),
+        ("runs/dit/dvc.yaml", "studies/demo/runs/dit/dvc.yaml"),
+    ],
+)
+def test_targets_of_a_call_from_a_subfolder(monkeypatch: pytest.MonkeyPatch, target: str, meant: str) -> None:
+    """Wrong: who asks for one table from the folder of its study would get the whole study."""
+    above = [Process("dvc", "repro", target, folder="studies/demo")]
+    monkeypatch.setattr(psutil.Process, "parents", lambda process: above)
+    assert current_call() == Call((meant,), 5.0)
 
 
 def test_no_call(monkeypatch: pytest.MonkeyPatch) -> None:

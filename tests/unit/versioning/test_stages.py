@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.parsing.context import Context
 
 from dip import params
 from dip.paths import StudyFolder
@@ -81,6 +82,23 @@ def test_second_call_writes_nothing(pipeline: Pipeline) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path("studies").rglob("*")}
     assert not write_stages(pipeline, "demo")
     assert {path: path.stat().st_mtime_ns for path in Path("studies").rglob("*")} == before
+
+
+def test_text_of_params_is_no_variable_of_dvc(pipeline: Pipeline) -> None:
+    """Wrong: a label with `${` would stop every command of DVC in this repository."""
+    text = (REPOSITORY / "params.yaml").read_text()
+    label = "${patch} of ${16, \\${x}"
+    edited = text.replace("label: DiP/8 (Convolutional U-Net)", f"label: '{label}'")
+    assert edited != text
+    write_stages(Pipeline(params.parse(edited)), "demo")
+    (artifact,) = (
+        artifact
+        for path in stage_files("demo")
+        for artifact in yaml.safe_load(path.read_text()).get("artifacts", {}).values()
+        if "${" in artifact["desc"]
+    )
+    resolved = Context(patch="a variable").resolve(artifact["desc"])
+    assert resolved.startswith(f"{label}: EMA weights")
 
 
 def of_run(run: str) -> set[str]:
