@@ -42,15 +42,31 @@ def known_study(params: Params, study: str) -> str:
 
 
 def planned_spec(options: argparse.Namespace, part: type[_Spec]) -> tuple[_Spec, RunFolder]:
-    """The parameters that a stage works with, and the run's folder."""
+    """The parameters that a stage works with, and the run's folder.
+
+    Raises:
+        ValueError: params.yaml has no such run, or gives it the weights of another where it would be trained.
+    """
     params = reader.load()
     run = find_run(params, options.run)
+    if part is TrainingSpec:
+        _check_own_training(run)
     current = run.part(part)
     folder = RunFolder.of(run.study, run.name)
     if options.spec is None or options.spec == current.canonical():
         return current, folder
     logging.warning("params.yaml has changed since this job was planned; going on with what was planned")
     return part.parse(options.spec), folder
+
+
+def _check_own_training(run: Run) -> None:
+    """Refuse to train what takes its weights from elsewhere: the result would lie where those belong."""
+    if run.checkpoint is not None:
+        then = f", then `dip milestone {run.name}`" if run.is_milestone else f"; {run.name} samples with its weights"
+        raise ValueError(
+            f"{run.name} takes the weights of {run.checkpoint.run} (params.yaml: runs.{run.name}.checkpoint); run "
+            f"`dip train {run.checkpoint.run}`{then}"
+        )
 
 
 def record(rule: str, name: str, study: str | None = None, *, spec: str | None = None, **more: Any) -> None:
