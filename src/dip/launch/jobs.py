@@ -19,7 +19,7 @@ from dip.launch.folder import WorkFolder, this_job
 from dip.memory import keep_freed_memory
 from dip.paths import RunFolder, Store, given_path, reference, stage_folder, work_folder
 from dip.progress import recorded
-from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, TrainingSpec
+from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, Training, TrainingSpec
 
 _PATIENCE = 120  # seconds; a job that was requeued may start while what is left of it elsewhere is still ending
 
@@ -120,6 +120,7 @@ class TrainingJob(Job):
 
         Raises:
             ValueError: The dataset is not prepared, or the weights to start from are not there.
+            FileNotFoundError: The weights of the alignment's encoder are not there.
         """
         return cls(run, target, _training_folder(run, spec), spec, settings)
 
@@ -266,18 +267,21 @@ def _training_folder(run: str, spec: TrainingSpec) -> Path:
         content = manifest.read_bytes()
     except OSError:
         raise ValueError(f"{manifest} is missing; prepare it with `dip prepare {spec.dataset_name}`") from None
-    return work_folder(run, spec.canonical(), content, _init_sha256(run, spec))
+    return work_folder(run, spec.canonical(), content, *map(sha256, _weights_of(run, spec.training)))
 
 
-def _init_sha256(run: str, spec: TrainingSpec) -> str | None:
-    """Checksum of the weights that a run starts from: other content is another training, in another folder."""
-    if spec.training.init_from is None:
-        return None
-    key = f"runs.{run}.training.init_from"
-    path = given_path(spec.training.init_from, key, "the weights to start from")
-    if not path.is_file():
-        raise ValueError(f"params.yaml: {key}: there is no file '{path}'")
-    return sha256(path)
+def _weights_of(run: str, training: Training) -> Iterator[Path]:
+    """Files of weights that a training reads; other content is another training, in another folder."""
+    if training.init_from is not None:
+        key = f"runs.{run}.training.init_from"
+        path = given_path(training.init_from, key, "the weights to start from")
+        if not path.is_file():
+            raise ValueError(f"params.yaml: {key}: there is no file '{path}'")
+        yield path
+    if training.alignment is not None:
+        from dip.diffusion.alignment import find_weights
+
+        yield find_weights(training.alignment.encoder, training.alignment.encoder_path)
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ def train(
         store = ImageStore(nearest_store(data), spec.dataset)
         _check_writable(work)
         state = TrainingState.new(spec, group, gradient_checkpointing=gradient_checkpointing, speed=speed)
-        folder = StateFolder(work, spec.canonical() + data.manifest.read_text())
+        folder = StateFolder(work, spec.canonical() + data.manifest.read_text() + (state.encoder_sha256 or ""))
         begin_or_resume(state, spec, folder, group)
         objective = group.parallel(Objective(state.model, state.alignment, training))
         if group.size > 1:
@@ -203,6 +203,7 @@ def _finish(spec: TrainingSpec, state: TrainingState, work: Path, device: torch.
         "num_parameters": sum(p.numel() for p in state.model.parameters()),
         "finished_step": state.step,
         "init_from": state.init_from,
+        "encoder_sha256": state.encoder_sha256,
         "device": device_name(device),
         "dtype": dtype_name(spec.training.precision, device),
         **describe_environment(),

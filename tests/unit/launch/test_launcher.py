@@ -14,7 +14,7 @@ from dip.launch import slurm
 from dip.launch.jobs import EvaluationJob, LatencyJob, SamplingJob, TrainingJob, publish_milestone
 from dip.launch.launcher import JobFailedError, Launcher, launch
 from dip.paths import RunFolder, Store
-from dip.schema import EvaluationSpec, MilestoneSpec, Params, SamplingSpec, TrainingSpec
+from dip.schema import Alignment, EvaluationSpec, MilestoneSpec, Params, SamplingSpec, TrainingSpec
 from dip.training import loop
 
 
@@ -99,6 +99,20 @@ def test_other_data_are_another_training(params: Params, job: TrainingJob) -> No
     manifest = Store.of("photos").manifest
     manifest.write_text(manifest.read_text() + "\n")
     assert TrainingJob.of("dip", job.target, job.spec).work != job.work
+
+
+def test_another_encoder_is_another_training(job: TrainingJob) -> None:
+    """Wrong: a training would go on aligned with other features than those it began with, or be published as theirs."""
+    encoder = Path("dinov2.safetensors")
+    alignment = Alignment(block=1, encoder_path=str(encoder))
+    spec = job.spec.model_copy(update={"training": job.spec.training.model_copy(update={"alignment": alignment})})
+    with pytest.raises(FileNotFoundError, match=r"there is no file dinov2\.safetensors .* Run `dip fetch`"):
+        TrainingJob.of("dip", job.target, spec)
+    folders = []
+    for weights in ("some", "other"):
+        encoder.write_text(weights)
+        folders.append(TrainingJob.of("dip", job.target, spec).work)
+    assert folders[0] != folders[1]
 
 
 def test_missing_data_are_named(tmp_path: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch) -> None:
