@@ -58,6 +58,26 @@ def test_mistakes_end_in_one_line(workplace: Path, arguments: list[str], expecte
     assert not Path("results").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--micro-batch", "-2"),
+        ("--save-steps", "-1"),
+        ("--sample-every", "-1"),
+        ("--save-seconds", "-1"),
+        ("--save-seconds", "nan"),
+    ],
+)
+def test_numbers_below_0_are_refused(
+    workplace: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    """Wrong: a model that no image was shown would be published, or no checkpoint be written."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "dip", option, value])
+    assert stop.value.code == 2
+    assert f"argument {option}: invalid" in capsys.readouterr().err
+
+
 def test_run_with_the_weights_of_another_is_not_trained(workplace: Path) -> None:
     """Wrong: the last epoch's weights would be published in the place of an early epoch's."""
     run = params.load().runs["dip_ep2"]

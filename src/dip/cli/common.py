@@ -26,6 +26,21 @@ def count(text: str) -> int:
     return value
 
 
+def count_or_0(text: str) -> int:
+    """A whole number from 0 on."""
+    if (value := int(text)) < 0:
+        raise ValueError
+    return value
+
+
+def seconds(text: str) -> float:
+    """A time from 0 on; `inf` is never."""
+    value = float(text)
+    if not value >= 0:  # as is NaN
+        raise ValueError
+    return value
+
+
 def find_run(params: Params, name: str) -> Run:
     """A run of params.yaml, or `ParamsError`."""
     if name not in params.runs:

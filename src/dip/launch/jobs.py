@@ -137,10 +137,12 @@ class TrainingJob(Job):
         """A batch is shared in equal parts."""
         from dip.training.distributed import Place, microbatches
 
+        batch_size, place = self.spec.training.batch_size, Place(size=processes)
         try:
-            microbatches(self.spec.training.batch_size, Place(size=processes), self.settings.get("micro_batch"))
+            microbatches(batch_size, place)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
+        microbatches(batch_size, place, self.settings.get("micro_batch"))
 
     def publish(self) -> None:
         """Copy: the weights stay beside the milestones, should Snakemake delete its outputs."""

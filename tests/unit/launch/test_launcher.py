@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,13 @@ def test_batch_that_does_not_divide_is_refused_first(job: TrainingJob) -> None:
     with pytest.raises(ValueError, match=r"jobs\.yaml: train\.nodes x train\.tasks_per_node: .* divisible by 3"):
         launch(job, Launcher("slurm", jobs=Path("jobs.yaml")))
     assert not job.work.exists()
+
+
+def test_portion_that_does_not_divide_is_refused_by_its_own_name(job: TrainingJob) -> None:
+    """Wrong: the message would send to --processes, whose number is right."""
+    job = replace(job, settings={"micro_batch": 3})
+    with pytest.raises(ValueError, match=r"^--micro-batch: each process has 4 images of a batch, .* divides 4$"):
+        launch(job)
 
 
 def test_folder_that_cannot_be_written_to_is_named_first(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,13 @@ def test_batch_that_does_not_divide_is_refused() -> None:
         microbatches(12, Place(0, 2), 4)
 
 
+@pytest.mark.parametrize("micro_batch", [0, -2])
+def test_portions_have_at_least_an_image(micro_batch: int) -> None:
+    """Wrong: an untrained model would be published, because no image was seen."""
+    with pytest.raises(ValueError, match=rf"not divisible by the micro-batch of {micro_batch}; choose"):
+        microbatches(12, Place(0, 2), micro_batch)
+
+
 def learn(rank: int, spec: str, work: str, settings: dict[str, Any]) -> None:
     train(TrainingSpec.parse(spec), Path(work), **settings)
 
