@@ -58,7 +58,8 @@ def launch(job: Job, launcher: Launcher | None = None) -> None:
         launcher: Where it runs, in this process if not given.
 
     Raises:
-        ValueError: The settings of the cluster, or what they ask for, cannot be; or the folder is of another task.
+        ValueError: The settings of the cluster, or what they ask for, cannot be; the folder is of another task; or this
+            is one of several processes, which would wait for each other.
         OSError: The work folder or the run's folder cannot be written to.
         JobFailedError: The job ended without a result.
     """
@@ -68,6 +69,8 @@ def launch(job: Job, launcher: Launcher | None = None) -> None:
         job.check_processes(settings.num_tasks, f"{launcher.jobs}: {job.stage}.nodes x {job.stage}.tasks_per_node")
     else:
         job.check_processes(launcher.processes, "--processes")
+    if launcher.kind == "local" and launcher.processes == 1:
+        _check_alone(job)
     for path in (job.work, job.target.folder):
         _check_writable(path)
     folder = WorkFolder(job.work)
@@ -85,6 +88,17 @@ def launch(job: Job, launcher: Launcher | None = None) -> None:
         if not job.finished():
             _work(job, folder, launcher, settings)
         _publish(job, folder)
+
+
+def _check_alone(job: Job) -> None:
+    """Refuse to launch in each of several processes: the one that holds the lock would wait for the others' work."""
+    from dip.training.distributed import Place
+
+    if (size := Place.of(os.environ).size) > 1:
+        raise ValueError(
+            f"torchrun or srun started {size} processes of `dip {job.stage}`; call it once, and it starts them itself "
+            "(train, sample: --processes N on this machine; or --launcher slurm)"
+        )
 
 
 def _work(job: Job, folder: WorkFolder, launcher: Launcher, settings: JobSettings | None) -> None:

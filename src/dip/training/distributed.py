@@ -68,8 +68,8 @@ class Place:
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"{size_key} says that this is one process of several, but the variables that torchrun or srun set "
-                f"beside it are not whole ({type(error).__name__}: {error}); start it with one of the two, or unset "
-                f"{size_key}"
+                f"beside it are not whole ({type(error).__name__}: {error}); unset {size_key}, and have `dip` start "
+                "the processes with --processes N or --launcher slurm"
             ) from None
 
 

@@ -211,6 +211,17 @@ def test_batch_that_does_not_divide_is_refused_first(job: TrainingJob) -> None:
     assert not job.work.exists()
 
 
+def test_one_of_several_processes_does_not_launch(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: the first would hold the folder and wait for the others, which would wait for the folder."""
+    monkeypatch.setattr(loop, "train", never)
+    place = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"2 processes of `dip train`; call it once, .* --processes N .* slurm\)$"):
+        launch(job)
+    assert not job.work.exists()
+
+
 def test_portion_that_does_not_divide_is_refused_by_its_own_name(job: TrainingJob) -> None:
     """Wrong: the message would send to --processes, whose number is right."""
     job = replace(job, settings={"micro_batch": 3})
