@@ -40,6 +40,7 @@ class Job(ABC):
     """
 
     stage: ClassVar[str]
+    decides: ClassVar[bool] = False  # whether `start` itself finds out, once for all processes, that the work is done
     run: str
     target: RunFolder
     work: Path
@@ -96,7 +97,7 @@ class Job(ABC):
             if Place.of(os.environ).rank == 0:
                 stack.enter_context(folder.working(patience))
                 stack.enter_context(recorded(self.work / "progress.json"))
-            if not self.finished():
+            if self.decides or not self.finished():
                 stack.enter_context(_end_noted(folder))
                 keep_freed_memory()
                 self.start()
@@ -113,6 +114,7 @@ class TrainingJob(Job):
     """`dip train`."""
 
     stage = "train"
+    decides = True
 
     @classmethod
     def of(cls, run: str, target: RunFolder, spec: TrainingSpec, **settings: Any) -> Self:

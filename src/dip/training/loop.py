@@ -56,8 +56,8 @@ def train(
 ) -> None:
     """Train until the last epoch, or go on from where an earlier call stopped.
 
-    Every process that torchrun or srun started calls this. The result depends on none of the settings but the spec,
-    and on the number of processes and the size of micro-batches only to rounding.
+    Every process that torchrun or srun started calls this; a result that is there is kept. It depends on none of the
+    settings but the spec, and on the number of processes and the size of micro-batches only to rounding.
 
     Args:
         spec: Data, model and optimisation.
@@ -82,6 +82,8 @@ def train(
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals())
         group = stack.enter_context(join())
+        if group.from_main((work / "model.safetensors").exists()):  # one word for all, who would wait for each other
+            return
         training, num_steps = spec.training, spec.num_steps
         data = data or Store.of(spec.dataset_name)
         store = ImageStore(nearest_store(data), spec.dataset)
