@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from safetensors import safe_open
 
 from dip.launch import slurm
+from dip.launch.folder import WorkFolder
 from dip.launch.jobs import EvaluationJob, LatencyJob, SamplingJob, TrainingJob, publish_milestone
 from dip.launch.launcher import JobFailedError, Launcher, launch
 from dip.paths import RunFolder, Store
@@ -199,6 +202,37 @@ def test_several_processes_of_this_machine(job: TrainingJob, monkeypatch: pytest
     with pytest.raises(JobFailedError, match=r"the 2 processes of dip ended without a result \(exit code 1\)"):
         launch(other, Launcher(processes=2))
     manifest.write_text(content)
+
+
+@pytest.mark.slow
+def test_signals_go_to_the_processes(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: SIGUSR2 would end the launcher, save nothing and leave the processes behind."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    training = job.spec.training.model_copy(update={"epochs": 10_000})
+    job = replace(job, spec=job.spec.model_copy(update={"training": training}))
+    launcher, saved = threading.get_ident(), []
+
+    def until(pattern: str) -> bool:
+        end = time.monotonic() + 60
+        while not (found := list(job.work.glob(pattern))) and time.monotonic() < end:
+            time.sleep(0.1)
+        return bool(found)
+
+    def send() -> None:
+        until("training.jsonl")
+        signal.pthread_kill(launcher, signal.SIGUSR2)
+        saved.append(until("state-*.json"))
+        signal.pthread_kill(launcher, signal.SIGTERM)
+
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: None)
+    thread = threading.Thread(target=send)
+    thread.start()
+    with pytest.raises(JobFailedError):
+        launch(job, Launcher(processes=2))
+    thread.join()
+    signal.signal(signal.SIGUSR2, before)
+    assert saved == [True]
+    assert WorkFolder(job.work).read("end") == {"job_id": None, "terminated": True, "error": None}
 
 
 def test_batch_that_does_not_divide_is_refused_first(job: TrainingJob) -> None:
