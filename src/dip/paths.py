@@ -254,16 +254,16 @@ def given_path(text: str, key: str, what: str) -> Path:
     return Path(expanded).expanduser()
 
 
-def work_folder(run: str, spec: str, manifest: bytes, init_sha256: str | None = None) -> Path:
+def work_folder(run: str, spec: str, manifest: bytes, *weights: str) -> Path:
     """State of a training in progress, outside every declared output, because Snakemake and DVC delete those.
 
     Args:
         run: Name of the run.
         spec: `TrainingSpec.canonical()`.
         manifest: Content of the dataset's manifest.
-        init_sha256: Checksum of the weights that the training starts from, if any.
+        weights: Checksums of the weights that the training reads: those that it starts from, those of its encoder.
     """
-    content = spec.encode() + b"\0" + manifest + (init_sha256 or "").encode()
+    content = spec.encode() + b"\0" + manifest + "".join(weights).encode()
     digest = hashlib.sha256(content).hexdigest()
     return WORK / f"{run}-{digest[:12]}"
 

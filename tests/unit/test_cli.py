@@ -43,6 +43,10 @@ def message(*arguments: str) -> str:
             ["figure", "figure10", "--study", "small"],
             "dip figure: params.yaml: figures.figure10.small: there is no such",
         ),
+        (
+            ["train", "dip_ep2"],
+            "dip train: dip_ep2 takes the weights of dip (params.yaml: runs.dip_ep2.checkpoint); run",
+        ),
         (["milestone", "dip"], "dip milestone: results/demo/runs/dip: the run takes no milestone"),
         (["sample", "dip"], "dip sample: results/demo/runs/dip/model.safetensors is missing; make it first"),
         (["train", "dip", "--launcher", "slurm", "--slurm", "absent.yaml"], "dip train: absent.yaml: cannot be read"),
@@ -54,6 +58,35 @@ def test_mistakes_end_in_one_line(workplace: Path, arguments: list[str], expecte
     assert text.startswith(expected)
     assert "\n" not in text
     assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--micro-batch", "-2"),
+        ("--save-steps", "-1"),
+        ("--sample-every", "-1"),
+        ("--save-seconds", "-1"),
+        ("--save-seconds", "nan"),
+    ],
+)
+def test_numbers_below_0_are_refused(
+    workplace: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    """Wrong: a model that no image was shown would be published, or no checkpoint be written."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "dip", option, value])
+    assert stop.value.code == 2
+    assert f"argument {option}: invalid" in capsys.readouterr().err
+
+
+def test_run_with_the_weights_of_another_is_not_trained(workplace: Path) -> None:
+    """Wrong: the last epoch's weights would be published in the place of an early epoch's."""
+    run = params.load().runs["dip_ep2"]
+    for options in ([], ["--spec", run.part(TrainingSpec).canonical()]):
+        assert message("train", "dip_ep2", *options).endswith("; run `dip train dip`, then `dip milestone dip_ep2`")
+    assert message("train", "dip_2steps").endswith("; run `dip train dip`; dip_2steps samples with its weights")
+    assert not Path("work").exists()
 
 
 @pytest.mark.parametrize(

@@ -47,10 +47,11 @@ def test_state_of_a_training_depends_on_parameters_and_data() -> None:
     assert work_folder("dip", "ab", b"c") != work_folder("dip", "a", b"bc")
 
 
-def test_state_of_a_training_depends_on_the_weights_it_started_from() -> None:
+def test_state_of_a_training_depends_on_the_weights_it_reads() -> None:
     """Wrong: after the file of `init_from` was changed, a training from the old one would go on or be published."""
-    folders = {work_folder("dip", "{}", b"data", checksum) for checksum in (None, "a" * 64, "b" * 64)}
-    assert len(folders) == 3
+    a, b = "a" * 64, "b" * 64
+    folders = {work_folder("dip", "{}", b"data", *checksums) for checksums in ((), (a,), (b,), (a, b), (b, a))}
+    assert len(folders) == 5
 
 
 def test_given_path_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -29,6 +29,21 @@ def count(text: str) -> int:
     return value
 
 
+def count_or_0(text: str) -> int:
+    """A whole number from 0 on."""
+    if (value := int(text)) < 0:
+        raise ValueError
+    return value
+
+
+def seconds(text: str) -> float:
+    """A time from 0 on; `inf` is never."""
+    value = float(text)
+    if not value >= 0:  # as is NaN
+        raise ValueError
+    return value
+
+
 def find_run(params: Params, name: str) -> Run:
     """A run of params.yaml, or `ParamsError`."""
     if name not in params.runs:
@@ -45,14 +60,30 @@ def known_study(params: Params, study: str) -> str:
 
 
 def planned(options: argparse.Namespace, part: type[_Spec]) -> tuple[_Spec, RunFolder, Job]:
-    """The parameters that the command works with, the run's folder, and the job to record in the end."""
+    """The parameters that the command works with, the run's folder, and the job to record in the end.
+
+    Raises:
+        ValueError: params.yaml has no such run, or gives it the weights of another where it would be trained.
+    """
     params = reader.load()
     run = find_run(params, options.run)
+    if part is TrainingSpec:
+        _check_own_training(run)
     spec, folder = run.part(part), RunFolder.of(run.study, run.name)
     if options.spec is not None and options.spec != spec.canonical():
         logging.warning("params.yaml has changed since this job was planned; going on with what was planned")
         spec = part.parse(options.spec)
     return spec, folder, begin(params, options.command, run.name).planned(spec.canonical())
+
+
+def _check_own_training(run: Run) -> None:
+    """Refuse to train what takes its weights from elsewhere: the result would lie where those belong."""
+    if run.checkpoint is not None:
+        then = f", then `dip milestone {run.name}`" if run.is_milestone else f"; {run.name} samples with its weights"
+        raise ValueError(
+            f"{run.name} takes the weights of {run.checkpoint.run} (params.yaml: runs.{run.name}.checkpoint); run "
+            f"`dip train {run.checkpoint.run}`{then}"
+        )
 
 
 def begin(params: Params, rule: str, name: str, study: str | None = None) -> Job:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dip import params as reader
-from dip.cli.common import Add, count, find_run, planned, start
+from dip.cli.common import Add, count, count_or_0, find_run, planned, seconds, start
 from dip.paths import JOBS, RunFolder
 from dip.provenance import record
 from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, TrainingSpec
@@ -18,10 +18,13 @@ def add_commands(add: Add) -> None:
     """Add them to the command line."""
     train = add("train", _train, "train a run, or go on where it stopped", "run")
     train.add_argument("--processes", type=count, default=1, help="processes of this machine, one per GPU")
-    train.add_argument("--save-seconds", type=float, default=600, help="seconds between two checkpoints")
-    train.add_argument("--save-steps", type=int, default=0, metavar="N", help="also save after every N steps; 0: not")
-    train.add_argument("--micro-batch", type=int, default=0, metavar="N", help="images at a time on a device; 0: all")
-    train.add_argument("--sample-every", type=int, default=0, metavar="N", help="steps between sample grids; 0: none")
+    train.add_argument("--save-seconds", type=seconds, default=600, help="seconds between two checkpoints")
+    for option, what in (
+        ("--save-steps", "also save after every N steps; 0: not"),
+        ("--micro-batch", "images at a time on a device; 0: all"),
+        ("--sample-every", "steps between sample grids; 0: none"),
+    ):
+        train.add_argument(option, type=count_or_0, default=0, metavar="N", help=what)
     saving = "spend time to save memory"
     train.add_argument("--gradient-checkpointing", choices=("on", "off"), default="off", help=saving)
     add("milestone", _milestone, "publish the weights that a training kept at an epoch", "run")
@@ -37,7 +40,7 @@ def add_commands(add: Add) -> None:
     gallery.add_argument("--seed", type=int, default=0, help="of the noise")
     gallery.add_argument("--output", type=Path, default=Path("gallery.png"), help="PNG to write; a PDF comes beside it")
     latency = add("latency", _latency, "measure the seconds for one image, and images a second", "run")
-    latency.add_argument("--search-seconds", type=float, default=300, help="time to look for the best batch")
+    latency.add_argument("--search-seconds", type=seconds, default=300, help="time to look for the best batch")
     evaluate = add("evaluate", _evaluate, "FID, sFID, Inception Score, precision, recall of a run or of any samples")
     evaluate.add_argument("run", nargs="?", help="a run of params.yaml; or give --samples and --reference")
     evaluate.add_argument("--samples", type=Path, help="npz in the ADM format, or a folder of PNG files")

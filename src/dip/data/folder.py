@@ -74,9 +74,10 @@ class FolderSource:
 
 
 def _images(folder: Path, name: str) -> list[str]:
-    """Images of a class and of the folders in it, relative to the source, sorted."""
+    """Images of a class and of the folders in it that are not hidden, relative to the source, sorted."""
     found = []
-    for parent, _, files in os.walk(folder / name, onerror=_raise):
+    for parent, folders, files in os.walk(folder / name, onerror=_raise):
+        folders[:] = [inner for inner in folders if not inner.startswith(".")]
         relative = Path(parent).relative_to(folder).as_posix()
         found += [f"{relative}/{file}" for file in files if is_image(file)]
     return sorted(found)

@@ -2,7 +2,7 @@
 
 A shard's name holds a checksum of what it is made from (settings, names and sizes of the files), and the record
 beside it (`.json`) what came out. So a preparation that was killed goes on with the shards that are missing, one with
-other settings writes other files, and nothing that a manifest names is ever overwritten.
+other settings writes other files, and nothing that a manifest names is ever overwritten, unless it is damaged.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def write_shard(task: Task, advance: Callable[[int], None]) -> Record:
     settings = {"format": FORMAT, "size": task.image_size, "upright": task.upright, "pillow": PIL.__version__}
     content = "\n".join([json.dumps(settings, sort_keys=True), *lines])
     path = task.store.shard(task.number, hashlib.sha256(content.encode()).hexdigest())
-    record = _earlier(path, task.image_size)
+    record = _earlier(path, task)
     if record is None:
         record = _decode_to(path, task, advance)
         write_json(path.with_suffix(".json"), record.model_dump(mode="json"))
@@ -130,15 +130,26 @@ def _decode_to(path: Path, task: Task, advance: Callable[[int], None]) -> Record
     return Record(shard=shard, skipped=tuple(skipped))
 
 
-def _earlier(path: Path, image_size: int) -> Record | None:
-    """The record of a shard that an earlier call finished."""
+def _earlier(path: Path, task: Task) -> Record | None:
+    """The record of a shard that an earlier call finished.
+
+    Its size tells whether it is whole. One that the store's manifest names may have been damaged since, and its
+    checksum is compared; those of an interrupted preparation are new, and to read them would only take time.
+    """
     try:
         record = Record.parse(path.with_suffix(".json").read_text())
         num_images = record.shard.images
-        num_bytes = len(_header(num_images, image_size)) + num_images * 3 * image_size**2
-        return record if path.stat().st_size == num_bytes else None
+        num_bytes = len(_header(num_images, task.image_size)) + num_images * 3 * task.image_size**2
+        if path.stat().st_size != num_bytes or (_is_named(path, task.store) and sha256(path) != record.shard.sha256):
+            return None
+        return record
     except (OSError, ValueError):
         return None
+
+
+def _is_named(path: Path, store: Store) -> bool:
+    """Whether the manifest, readable or not, names a file."""
+    return store.manifest.exists() and path.name.encode() in store.manifest.read_bytes()
 
 
 def _header(num_images: int, image_size: int) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
@@ -112,9 +112,15 @@ def as_names(names: Sequence[str], where: Path) -> Names:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image; hidden files (`._x.JPEG` of a Mac) are not."""
-    base = name.rpartition("/")[2]
-    return not base.startswith(".") and Path(base).suffix.lower() in SUFFIXES
+    """Whether a file's name is that of an image.
+
+    Hidden files (`._x.JPEG` of a Mac) are not, nor those in hidden folders (`.ipynb_checkpoints/x.JPEG`).
+
+    Args:
+        name: Path of the file within the source, or its last part.
+    """
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def open_source(name: str, dataset: ImageFiles) -> Source:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dip.files import sha256
 from dip.paths import given_path
 from dip.precision import autocast
 
@@ -30,7 +31,14 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # as timm names them 
 class PatchEncoder(nn.Module):
     """A frozen vision transformer that turns images into one feature vector per patch."""
 
-    def __init__(self, vit: Any, mean: tuple[float, ...], std: tuple[float, ...], image_size: int) -> None:
+    def __init__(
+        self,
+        vit: Any,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        image_size: int,
+        weights_sha256: str | None = None,
+    ) -> None:
         """Freeze the transformer.
 
         Args:
@@ -39,10 +47,12 @@ class PatchEncoder(nn.Module):
             mean: Mean of each colour channel of its training images, in [0, 1].
             std: Standard deviation likewise.
             image_size: Side of the square images it takes, in pixels.
+            weights_sha256: Checksum of the file with its weights, None if they come from no file.
         """
         super().__init__()
         self.vit: Any = vit.requires_grad_(False).eval()
         self.image_size = image_size
+        self.weights_sha256 = weights_sha256
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
@@ -170,7 +180,7 @@ def load_encoder(name: str, path: str | Path | None = None) -> PatchEncoder:
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"{file} does not hold the weights of {name}: {error}") from error
     data = timm.data.resolve_model_data_config(vit)
-    return PatchEncoder(vit, data["mean"], data["std"], ENCODER_IMAGE_SIZE)
+    return PatchEncoder(vit, data["mean"], data["std"], ENCODER_IMAGE_SIZE, sha256(file))
 
 
 def find_weights(name: str, path: str | Path | None) -> Path:

@@ -19,7 +19,7 @@ from dip.launch.folder import WorkFolder, this_job
 from dip.memory import keep_freed_memory
 from dip.paths import RunFolder, Store, given_path, reference, stage_folder, work_folder
 from dip.progress import recorded
-from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, TrainingSpec
+from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, Training, TrainingSpec
 
 _PATIENCE = 120  # seconds; a job that was requeued may start while what is left of it elsewhere is still ending
 
@@ -40,6 +40,7 @@ class Job(ABC):
     """
 
     stage: ClassVar[str]
+    decides: ClassVar[bool] = False  # whether `start` itself finds out, once for all processes, that the work is done
     run: str
     target: RunFolder
     work: Path
@@ -96,7 +97,7 @@ class Job(ABC):
             if Place.of(os.environ).rank == 0:
                 stack.enter_context(folder.working(patience))
                 stack.enter_context(recorded(self.work / "progress.json"))
-            if not self.finished():
+            if self.decides or not self.finished():
                 stack.enter_context(_end_noted(folder))
                 keep_freed_memory()
                 self.start()
@@ -113,6 +114,7 @@ class TrainingJob(Job):
     """`dip train`."""
 
     stage = "train"
+    decides = True
 
     @classmethod
     def of(cls, run: str, target: RunFolder, spec: TrainingSpec, **settings: Any) -> Self:
@@ -120,6 +122,7 @@ class TrainingJob(Job):
 
         Raises:
             ValueError: The dataset is not prepared, or the weights to start from are not there.
+            FileNotFoundError: The weights of the alignment's encoder are not there.
         """
         return cls(run, target, _training_folder(run, spec), spec, settings)
 
@@ -136,10 +139,12 @@ class TrainingJob(Job):
         """A batch is shared in equal parts."""
         from dip.training.distributed import Place, microbatches
 
+        batch_size, place = self.spec.training.batch_size, Place(size=processes)
         try:
-            microbatches(self.spec.training.batch_size, Place(size=processes), self.settings.get("micro_batch"))
+            microbatches(batch_size, place)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
+        microbatches(batch_size, place, self.settings.get("micro_batch"))
 
     def publish(self) -> None:
         """Copy: the weights stay beside the milestones, should Snakemake delete its outputs."""
@@ -266,18 +271,21 @@ def _training_folder(run: str, spec: TrainingSpec) -> Path:
         content = manifest.read_bytes()
     except OSError:
         raise ValueError(f"{manifest} is missing; prepare it with `dip prepare {spec.dataset_name}`") from None
-    return work_folder(run, spec.canonical(), content, _init_sha256(run, spec))
+    return work_folder(run, spec.canonical(), content, *map(sha256, _weights_of(run, spec.training)))
 
 
-def _init_sha256(run: str, spec: TrainingSpec) -> str | None:
-    """Checksum of the weights that a run starts from: other content is another training, in another folder."""
-    if spec.training.init_from is None:
-        return None
-    key = f"runs.{run}.training.init_from"
-    path = given_path(spec.training.init_from, key, "the weights to start from")
-    if not path.is_file():
-        raise ValueError(f"params.yaml: {key}: there is no file '{path}'")
-    return sha256(path)
+def _weights_of(run: str, training: Training) -> Iterator[Path]:
+    """Files of weights that a training reads; other content is another training, in another folder."""
+    if training.init_from is not None:
+        key = f"runs.{run}.training.init_from"
+        path = given_path(training.init_from, key, "the weights to start from")
+        if not path.is_file():
+            raise ValueError(f"params.yaml: {key}: there is no file '{path}'")
+        yield path
+    if training.alignment is not None:
+        from dip.diffusion.alignment import find_weights
+
+        yield find_weights(training.alignment.encoder, training.alignment.encoder_path)
 
 
 @contextlib.contextmanager

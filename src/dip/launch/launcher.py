@@ -12,10 +12,10 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,8 @@ def launch(job: Job, launcher: Launcher | None = None) -> None:
         launcher: Where it runs, in this process if not given.
 
     Raises:
-        ValueError: The settings of the cluster, or what they ask for, cannot be; or the folder is of another task.
+        ValueError: The settings of the cluster, or what they ask for, cannot be; the folder is of another task; or this
+            is one of several processes, which would wait for each other.
         OSError: The work folder or the run's folder cannot be written to.
         JobFailedError: The job ended without a result.
     """
@@ -68,6 +69,8 @@ def launch(job: Job, launcher: Launcher | None = None) -> None:
         job.check_processes(settings.num_tasks, f"{launcher.jobs}: {job.stage}.nodes x {job.stage}.tasks_per_node")
     else:
         job.check_processes(launcher.processes, "--processes")
+    if launcher.kind == "local" and launcher.processes == 1:
+        _check_alone(job)
     for path in (job.work, job.target.folder):
         _check_writable(path)
     folder = WorkFolder(job.work)
@@ -87,6 +90,17 @@ def launch(job: Job, launcher: Launcher | None = None) -> None:
         _publish(job, folder)
 
 
+def _check_alone(job: Job) -> None:
+    """Refuse to launch in each of several processes: the one that holds the lock would wait for the others' work."""
+    from dip.training.distributed import Place
+
+    if (size := Place.of(os.environ).size) > 1:
+        raise ValueError(
+            f"torchrun or srun started {size} processes of `dip {job.stage}`; call it once, and it starts them itself "
+            "(train, sample: --processes N on this machine; or --launcher slurm)"
+        )
+
+
 def _work(job: Job, folder: WorkFolder, launcher: Launcher, settings: JobSettings | None) -> None:
     if settings is not None:
         _work_on_slurm(job, folder, settings, launcher.jobs)
@@ -94,7 +108,7 @@ def _work(job: Job, folder: WorkFolder, launcher: Launcher, settings: JobSetting
     _check_no_job(job, folder)
     _wait_for_worker(folder)
     if launcher.processes > 1:
-        _work_in_processes(job, launcher.processes)
+        _work_in_processes(job, folder, launcher.processes)
     else:
         job()
 
@@ -161,30 +175,42 @@ def _work_on_slurm(job: Job, folder: WorkFolder, settings: JobSettings, source: 
     )
 
 
-def _work_in_processes(job: Job, processes: int) -> None:
+def _work_in_processes(job: Job, folder: WorkFolder, processes: int) -> None:
     """Several processes of this machine; torchrun ends all of them when one fails."""
     handed_over = job.work / "job.pkl"
     with atomic_write(handed_over, "wb") as file:
         pickle.dump(job, file)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    with subprocess.Popen([*torchrun, "-m", "dip.launch.worker", str(handed_over)]) as process, _forwarded(process):
-        code = process.wait()
+    code = _call([*torchrun, "-m", "dip.launch.worker", str(handed_over)], folder)
     if code != 0 and not job.finished():
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         raise JobFailedError(f"the {processes} processes of {job.run} ended without a result ({how}); see above")
 
 
-@contextlib.contextmanager
-def _forwarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """While a process runs, SIGTERM to this one is for that one."""
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+def _call(torchrun: list[str], folder: WorkFolder) -> int:
+    """Exit code of a command, to whose processes the signals go that this one gets."""
+    # Ignored from their start, until a training listens to it: torchrun would end by it, and leave the others behind.
+    before = {signal.SIGUSR2: signal.signal(signal.SIGUSR2, signal.SIG_IGN)}
     try:
-        yield
-    except KeyboardInterrupt:  # which the processes have got as well
-        process.wait()
-        raise
+        with subprocess.Popen(torchrun) as process:
+            before[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+            signal.signal(signal.SIGUSR2, lambda number, frame: _signal_worker(folder, number))
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # which the processes have got as well
+                process.wait()
+                raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signal_worker(folder: WorkFolder, number: int) -> None:
+    """Signal the first of the processes that work here, if it has begun; it tells the others."""
+    worker = folder.worker() or {}
+    if worker.get("host") == socket.gethostname():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker["pid"], number)
 
 
 def _appears(job: Job, seconds: float) -> bool:

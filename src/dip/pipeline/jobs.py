@@ -215,7 +215,13 @@ class Pipeline:
 
     def _train(self, name: str) -> Job:
         run, folder = self.params.runs[name], self._folder(name)
-        inputs: Files = {"manifest": (Store.of(run.dataset_name).manifest,), "init_from": starting_weights(run)}
+        alignment, keys = run.training.alignment, f"runs.{name}.training"
+        encoder = alignment.encoder_path if alignment is not None else None
+        inputs: Files = {
+            "manifest": (Store.of(run.dataset_name).manifest,),
+            "init_from": given_file(run.training.init_from, f"{keys}.init_from"),
+            "encoder": given_file(encoder, f"{keys}.alignment.encoder_path"),
+        }
         outputs = {
             "model": folder.model,
             "params": folder.params,
@@ -328,12 +334,14 @@ def training_of(run: Run) -> str:
     return run.checkpoint.run if run.checkpoint else run.name
 
 
-def starting_weights(run: Run) -> tuple[Path, ...]:
-    """The file that a training starts from; none where a variable is not set, which the training then names."""
-    if run.training.init_from is None:
-        return ()
-    key = f"runs.{run.name}.training.init_from"
+def given_file(text: str | None, key: str) -> tuple[Path, ...]:
+    """A file of weights that params.yaml gives, if it does; none where a variable is not set, which the training names.
+
+    Args:
+        text: As it stands in params.yaml.
+        key: Its key.
+    """
     try:
-        return (given_path(run.training.init_from, key, "the weights to start from"),)
+        return () if text is None else (given_path(text, key, "a file of weights"),)
     except ValueError:
         return ()

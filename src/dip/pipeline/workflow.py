@@ -44,10 +44,10 @@ class Workflow:
         else:
             (name,) = wildcards
             job = self.pipeline.find(rule, name)
-        for path in job.inputs.get("init_from", ()):
-            if self.pipeline.maker(path) is None and not path.exists():
-                key = f"runs.{job.name}.training.init_from"
-                raise ValueError(f"params.yaml: {key}: there is no file '{path}'")
+        for weights, key in (("init_from", "init_from"), ("encoder", "alignment.encoder_path")):
+            for path in job.inputs.get(weights, ()):
+                if self.pipeline.maker(path) is None and not path.exists():
+                    raise ValueError(f"params.yaml: runs.{job.name}.training.{key}: there is no file '{path}'")
         return job
 
     def inputs(self, rule: str, wildcards: Any) -> dict[str, list[str]]:

@@ -41,7 +41,7 @@ class Alignment(Schema):
     weight: Positive = 0.5
     block: Count = 8
     encoder: Text = "vit_base_patch14_dinov2.lvd142m"
-    encoder_path: Annotated[Text | None, Field(exclude=True)] = None  # where the weights lie changes no result
+    encoder_path: Annotated[Text | None, Field(exclude=True)] = None  # where its weights lie changes no result
 
 
 class Training(Schema):

@@ -68,8 +68,8 @@ class Place:
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"{size_key} says that this is one process of several, but the variables that torchrun or srun set "
-                f"beside it are not whole ({type(error).__name__}: {error}); start it with one of the two, or unset "
-                f"{size_key}"
+                f"beside it are not whole ({type(error).__name__}: {error}); unset {size_key}, and have `dip` start "
+                "the processes with --processes N or --launcher slurm"
             ) from None
 
 
@@ -223,7 +223,7 @@ def microbatches(batch_size: int, place: Place, micro_batch: int | None = None) 
         Ranges of indices in the global batch, of equal length, so that the mean of their losses is that of all.
 
     Raises:
-        ValueError: The batch does not divide by the processes, or the share by the micro-batch.
+        ValueError: The batch does not divide by the processes, or the share by the micro-batch; or this is below 1.
     """
     share, rest = divmod(batch_size, place.size)
     if rest:
@@ -231,11 +231,11 @@ def microbatches(batch_size: int, place: Place, micro_batch: int | None = None) 
             f"training.batch_size is {batch_size}, which is not divisible by {place.size} processes; use a number of "
             "processes that divides it"
         )
-    size = min(micro_batch or share, share)
-    if share % size:
+    size = share if micro_batch is None else min(micro_batch, share)
+    if size < 1 or share % size:
         raise ValueError(
-            f"each process has {share} images of a batch, which is not divisible by the micro-batch of {size}; choose "
-            f"a --micro-batch that divides {share}"
+            f"--micro-batch: each process has {share} images of a batch, which is not divisible by the micro-batch of "
+            f"{size}; choose a --micro-batch that divides {share}"
         )
     first = place.rank * share
     return [range(start, start + size) for start in range(first, first + share, size)]

@@ -56,8 +56,8 @@ def train(
 ) -> None:
     """Train until the last epoch, or go on from where an earlier call stopped.
 
-    Every process that torchrun or srun started calls this. The result depends on none of the settings but the spec,
-    and on the number of processes and the size of micro-batches only to rounding.
+    Every process that torchrun or srun started calls this; a result that is there is kept. It depends on none of the
+    settings but the spec, and on the number of processes and the size of micro-batches only to rounding.
 
     Args:
         spec: Data, model and optimisation.
@@ -82,12 +82,14 @@ def train(
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals())
         group = stack.enter_context(join())
+        if group.from_main((work / "model.safetensors").exists()):  # one word for all, who would wait for each other
+            return
         training, num_steps = spec.training, spec.num_steps
         data = data or Store.of(spec.dataset_name)
         store = ImageStore(nearest_store(data), spec.dataset)
         _check_writable(work)
         state = TrainingState.new(spec, group, gradient_checkpointing=gradient_checkpointing, speed=speed)
-        folder = StateFolder(work, spec.canonical() + data.manifest.read_text())
+        folder = StateFolder(work, spec.canonical() + data.manifest.read_text() + (state.encoder_sha256 or ""))
         begin_or_resume(state, spec, folder, group)
         objective = group.parallel(Objective(state.model, state.alignment, training))
         if group.size > 1:
@@ -203,6 +205,7 @@ def _finish(spec: TrainingSpec, state: TrainingState, work: Path, device: torch.
         "num_parameters": sum(p.numel() for p in state.model.parameters()),
         "finished_step": state.step,
         "init_from": state.init_from,
+        "encoder_sha256": state.encoder_sha256,
         "device": device_name(device),
         "dtype": dtype_name(spec.training.precision, device),
         **describe_environment(),

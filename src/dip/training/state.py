@@ -74,6 +74,11 @@ class TrainingState:
         model.train()
         return cls(model, alignment, optimizer, EMA(model, training.ema_decay, training.ema_decays), Interval(group))
 
+    @property
+    def encoder_sha256(self) -> str | None:
+        """Checksum of the weights that the model is aligned with, None without alignment."""
+        return self.alignment.encoder.weights_sha256 if self.alignment is not None else None
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds; every process must call it."""
         return {

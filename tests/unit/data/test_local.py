@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -60,4 +62,42 @@ def test_without_room_the_store_itself_is_read(
     monkeypatch.setattr("dip.data.local.shutil.disk_usage", lambda path: usage._replace(free=10))
     with caplog.at_level(logging.WARNING):
         assert nearest_store(store) == store
-    assert "no room for a copy" in caplog.text
+    assert "no copy of the data (no room: 0.0 GB needed" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["gone", "short"])
+def test_copy_that_has_lost_data_is_completed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """Wrong: a node that clears its disk would end every later training on it."""
+    monkeypatch.setenv(LOCAL_DATA, str(tmp_path / "scratch"))
+    copy = nearest_store(store)
+    shard = next(copy.folder.glob("images-*.npy"))
+    content = shard.read_bytes()
+    shard.unlink()
+    if damage == "short":
+        shard.write_bytes(content[:-1])
+    assert nearest_store(store) == copy
+    assert shard.read_bytes() == content
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.ENOSPC])
+@pytest.mark.parametrize("at", ["locked", "atomic_copy"])
+def test_where_no_copy_can_be_written_the_store_itself_is_read(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: int,
+    at: str,
+) -> None:
+    """Wrong: a read-only disk, or one that others fill while the data are copied, would end the training."""
+
+    def refuse(*paths: Path) -> None:
+        raise OSError(error, os.strerror(error), str(paths[-1]))
+
+    monkeypatch.setenv(LOCAL_DATA, str(tmp_path / "scratch"))
+    monkeypatch.setattr(f"dip.data.local.{at}", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert nearest_store(store) == store
+    assert f"no copy of the data ([Errno {error}]" in caplog.text and "reading data/photos itself" in caplog.text

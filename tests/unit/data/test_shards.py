@@ -12,6 +12,7 @@ from image_files import content_of, write_folder
 from dip.data import shards
 from dip.data.manifest import read_manifest
 from dip.data.prepare import prepare
+from dip.data.verify import verify
 from dip.paths import Store
 
 Files = dict[str, bytes]
@@ -38,6 +39,43 @@ def test_shard_that_is_cut_off_is_written_again(tmp_path: Path, files: Files, se
     shard.write_bytes(shard.read_bytes()[:-1])
     prepare("x", settings(source), store)
     assert content_of(store) == before
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_damaged_shard_is_written_again(
+    tmp_path: Path, files: Files, settings: Make, store: Store, decoded: list[bytes]
+) -> None:
+    """Wrong: `dip verify` would send to `dip prepare`, which would publish the damaged shard once more."""
+    dataset = settings(write_folder(tmp_path / "train", files))
+    prepare("x", dataset, store)
+    before = content_of(store)
+    shard = store.folder / read_manifest(store).shards[1].file
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match="prepare it again"):
+        verify("x", dataset, store)
+    decoded.clear()
+    prepare("x", dataset, store)
+    assert content_of(store) == before
+    assert decoded == [files[name] for name in sorted(files)[2:4]], "what is right stays"
+    verify("x", dataset, store)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_shards_of_an_interrupted_preparation_are_not_read(
+    tmp_path: Path, files: Files, settings: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: to go on would take as long as to read hundreds of gigabytes."""
+    dataset = settings(write_folder(tmp_path / "train", files))
+    prepare("x", dataset, store)
+    store.manifest.unlink()
+    monkeypatch.setattr(shards, "sha256", never)
+    prepare("x", dataset, store)
+
+
+def never(path: Path) -> str:
+    raise AssertionError(f"{path} was read")
 
 
 @pytest.mark.usefixtures("small_shards")

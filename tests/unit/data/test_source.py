@@ -37,6 +37,15 @@ def test_folder_and_tar_list_alike(tmp_path: Path, files: Files, settings: Make)
         assert part.names == sorted(files)[1:4] and list(part.read()) == [files[name] for name in part.names]
 
 
+def test_hidden_folders_are_left_out(tmp_path: Path, files: Files, settings: Make) -> None:
+    """Wrong: copies that an editor keeps (Jupyter's, for example) would be trained on beside the images."""
+    hidden = {f"n01440764/{folder}/n01440764_0.JPEG": JPEG for folder in (".ipynb_checkpoints", "more/.thumbnails")}
+    folder = write_folder(tmp_path / "train", files | hidden)
+    archive = write_tar_of_tars(tmp_path / "train.tar", files | hidden)
+    for path in (folder, archive):
+        assert list(read_all(open_source("x", settings(path)))) == sorted(files)
+
+
 def test_another_image_of_the_same_name_is_noticed(tmp_path: Path, files: Files, settings: Make) -> None:
     """Wrong: a file that was replaced would not be decoded again."""
     folder = write_folder(tmp_path / "train", files)

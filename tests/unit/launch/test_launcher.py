@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,11 @@ import pytest
 from safetensors import safe_open
 
 from dip.launch import slurm
+from dip.launch.folder import WorkFolder
 from dip.launch.jobs import EvaluationJob, LatencyJob, SamplingJob, TrainingJob, publish_milestone
 from dip.launch.launcher import JobFailedError, Launcher, launch
 from dip.paths import RunFolder, Store
-from dip.schema import EvaluationSpec, MilestoneSpec, Params, SamplingSpec, TrainingSpec
+from dip.schema import Alignment, EvaluationSpec, MilestoneSpec, Params, SamplingSpec, TrainingSpec
 from dip.training import loop
 
 
@@ -99,6 +103,20 @@ def test_other_data_are_another_training(params: Params, job: TrainingJob) -> No
     manifest = Store.of("photos").manifest
     manifest.write_text(manifest.read_text() + "\n")
     assert TrainingJob.of("dip", job.target, job.spec).work != job.work
+
+
+def test_another_encoder_is_another_training(job: TrainingJob) -> None:
+    """Wrong: a training would go on aligned with other features than those it began with, or be published as theirs."""
+    encoder = Path("dinov2.safetensors")
+    alignment = Alignment(block=1, encoder_path=str(encoder))
+    spec = job.spec.model_copy(update={"training": job.spec.training.model_copy(update={"alignment": alignment})})
+    with pytest.raises(FileNotFoundError, match=r"there is no file dinov2\.safetensors .* Run `dip fetch`"):
+        TrainingJob.of("dip", job.target, spec)
+    folders = []
+    for weights in ("some", "other"):
+        encoder.write_text(weights)
+        folders.append(TrainingJob.of("dip", job.target, spec).work)
+    assert folders[0] != folders[1]
 
 
 def test_missing_data_are_named(tmp_path: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +204,37 @@ def test_several_processes_of_this_machine(job: TrainingJob, monkeypatch: pytest
     manifest.write_text(content)
 
 
+@pytest.mark.slow
+def test_signals_go_to_the_processes(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: SIGUSR2 would end the launcher, save nothing and leave the processes behind."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    training = job.spec.training.model_copy(update={"epochs": 10_000})
+    job = replace(job, spec=job.spec.model_copy(update={"training": training}))
+    launcher, saved = threading.get_ident(), []
+
+    def until(pattern: str) -> bool:
+        end = time.monotonic() + 60
+        while not (found := list(job.work.glob(pattern))) and time.monotonic() < end:
+            time.sleep(0.1)
+        return bool(found)
+
+    def send() -> None:
+        until("training.jsonl")
+        signal.pthread_kill(launcher, signal.SIGUSR2)
+        saved.append(until("state-*.json"))
+        signal.pthread_kill(launcher, signal.SIGTERM)
+
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: None)
+    thread = threading.Thread(target=send)
+    thread.start()
+    with pytest.raises(JobFailedError):
+        launch(job, Launcher(processes=2))
+    thread.join()
+    signal.signal(signal.SIGUSR2, before)
+    assert saved == [True]
+    assert WorkFolder(job.work).read("end") == {"job_id": None, "terminated": True, "error": None}
+
+
 def test_batch_that_does_not_divide_is_refused_first(job: TrainingJob) -> None:
     """Wrong: the job would wait in the queue for hours only to fail."""
     with pytest.raises(ValueError, match=r"--processes: training\.batch_size is 4, which is not divisible by 3"):
@@ -194,6 +243,24 @@ def test_batch_that_does_not_divide_is_refused_first(job: TrainingJob) -> None:
     with pytest.raises(ValueError, match=r"jobs\.yaml: train\.nodes x train\.tasks_per_node: .* divisible by 3"):
         launch(job, Launcher("slurm", jobs=Path("jobs.yaml")))
     assert not job.work.exists()
+
+
+def test_one_of_several_processes_does_not_launch(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: the first would hold the folder and wait for the others, which would wait for the folder."""
+    monkeypatch.setattr(loop, "train", never)
+    place = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"2 processes of `dip train`; call it once, .* --processes N .* slurm\)$"):
+        launch(job)
+    assert not job.work.exists()
+
+
+def test_portion_that_does_not_divide_is_refused_by_its_own_name(job: TrainingJob) -> None:
+    """Wrong: the message would send to --processes, whose number is right."""
+    job = replace(job, settings={"micro_batch": 3})
+    with pytest.raises(ValueError, match=r"^--micro-batch: each process has 4 images of a batch, .* divides 4$"):
+        launch(job)
 
 
 def test_folder_that_cannot_be_written_to_is_named_first(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,10 +98,14 @@ def test_changed_photograph_changes_all_below_it(workplace: Path) -> None:
     assert Sources(pipeline).spec(job) != packaged
 
 
-def test_weights_to_start_from_are_a_source(workplace: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{"init_from": "weights.safetensors"}, {"alignment": {"block": 1, "encoder_path": "weights.safetensors"}}],
+)
+def test_weights_that_params_yaml_names_are_a_source(workplace: Path, changes: dict[str, object]) -> None:
     """Wrong: other weights under the same name would be another result unnoticed."""
-    content = yaml.safe_load(Path("params.yaml").read_text())
-    content["runs"]["dip"]["training"]["init_from"] = "weights.safetensors"
+    content = yaml.safe_load(Path("params.yaml").read_text().replace("image_size: 8", "image_size: 64"))
+    content["runs"]["dip"]["training"] |= changes
     pipeline = Pipeline(params_of(content))
     job = pipeline.find("sample", "dip")
     specs = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import pytest
 from processes import run_processes
 from safetensors.torch import load_file
 
+from dip.launch.folder import WorkFolder
+from dip.launch.jobs import TrainingJob
+from dip.paths import RunFolder
 from dip.schema import TrainingSpec
 from dip.training import loop
 from dip.training.distributed import Place, microbatches
@@ -93,6 +97,13 @@ def test_batch_that_does_not_divide_is_refused() -> None:
         microbatches(12, Place(0, 5))
     with pytest.raises(ValueError, match=r"each process has 6 images .* choose a --micro-batch that divides 6"):
         microbatches(12, Place(0, 2), 4)
+
+
+@pytest.mark.parametrize("micro_batch", [0, -2])
+def test_portions_have_at_least_an_image(micro_batch: int) -> None:
+    """Wrong: an untrained model would be published, because no image was seen."""
+    with pytest.raises(ValueError, match=rf"not divisible by the micro-batch of {micro_batch}; choose"):
+        microbatches(12, Place(0, 2), micro_batch)
 
 
 def learn(rank: int, spec: str, work: str, settings: dict[str, Any]) -> None:
@@ -187,6 +198,33 @@ def test_processes_must_share_the_batch(workplace: Path, shared: TrainingSpec) -
     results = run_processes(3, learn, shared.canonical(), "work", {})
     assert all("batch_size is 8, which is not divisible by 3 processes" in error for _, error in results)
     assert not Path("work").exists()
+
+
+def work_as(rank: int, job: TrainingJob) -> None:
+    Path(f"started-{rank}").touch()
+    job()
+
+
+@pytest.mark.slow
+def test_training_that_is_finished_in_the_meantime_is_left_by_all(workplace: Path, shared: TrainingSpec) -> None:
+    """Wrong: the first process, which waits for the folder, would leave the others waiting for it, for 15 minutes."""
+    job = TrainingJob.of("dip", RunFolder.of("demo", "dip"), shared)
+    folder = WorkFolder(job.work)
+    folder.open(job.task)
+
+    def outlive_the_launcher() -> None:
+        with folder.working(0):
+            held.set()
+            while not Path("started-1").exists():
+                time.sleep(0.1)
+            time.sleep(2)
+            (job.work / "model.safetensors").write_bytes(b"finished")
+
+    held = threading.Event()
+    threading.Thread(target=outlive_the_launcher).start()
+    held.wait()
+    succeed(run_processes(2, work_as, job))
+    assert (job.work / "model.safetensors").read_bytes() == b"finished"
 
 
 def changed_batch(spec: TrainingSpec, batch_size: int) -> TrainingSpec:

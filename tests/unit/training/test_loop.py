@@ -13,14 +13,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from dip.diffusion.alignment import PatchEncoder
 from dip.paths import RunFolder
-from dip.schema import TrainingSpec
+from dip.schema import Alignment, TrainingSpec
 from dip.training import checkpoint, loop, optimization
 from dip.training.distributed import Group, Place
 from dip.training.loop import publish, train
@@ -324,6 +326,37 @@ def test_state_of_another_training_is_refused(
             train(spec, Path("work"), save_steps=2)
     with pytest.raises(ValueError, match=r"work/state-0000000\d\.pt: a checkpoint of a training with other parameters"):
         train(changed(spec, learning_rate=1e-3), Path("work"))
+
+
+class Colours(torch.nn.Module):
+    """A stand-in for DINOv2 with 2 x 2 patches."""
+
+    num_prefix_tokens, num_features, patch_embed = 0, 3, SimpleNamespace(grid_size=(2, 2))
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(2).transpose(1, 2)  # (B, 4, 3)
+
+
+def test_state_aligned_with_another_encoder_is_refused(
+    workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: a model that was aligned with two encoders would be published as that of one."""
+
+    def encoder_with(checksum: str) -> None:
+        encoder = PatchEncoder(Colours(), (0.5,) * 3, (0.5,) * 3, 8, checksum)
+        monkeypatch.setattr("dip.diffusion.alignment.load_encoder", lambda name, path: encoder)
+
+    aligned = spec.model_copy(update={"training": spec.training.model_copy(update={"alignment": Alignment(block=1)})})
+    encoder_with("a" * 64)
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        interrupt_after(patch, saves=1)
+        train(aligned, Path("work"), save_steps=2)
+    encoder_with("b" * 64)
+    with pytest.raises(ValueError, match="a checkpoint of a training with other parameters or data"):
+        train(aligned, Path("work"))
+    encoder_with("a" * 64)
+    train(aligned, Path("work"))
+    assert json.loads(Path("work/params.json").read_text())["encoder_sha256"] == "a" * 64
 
 
 def test_seed_changes_the_training(uninterrupted: Path, spec: TrainingSpec) -> None:
