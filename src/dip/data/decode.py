@@ -17,6 +17,7 @@ from dip.data.crop import center_crop
 # Larger files are skipped: the limits keep a worker below 0.9 GB, also for a progressive CMYK JPEG.
 MAX_FILE_BYTES = 2**28
 MAX_PIXELS = 2**26
+_EMPTY = "empty file, or a link to a file that is gone"
 
 
 class UnreadableImageError(ValueError):
@@ -54,7 +55,7 @@ def decode(content: bytes, image_size: int, *, upright: bool) -> NDArray[np.uint
     except (UnreadableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise UnreadableImageError("not an image of a known format" if content else "empty file") from None
+        raise UnreadableImageError("not an image of a known format" if content else _EMPTY) from None
     except Exception as error:  # whatever a decoder says of damaged content
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
 

@@ -24,12 +24,11 @@ class FolderPart:
     names: list[str]
 
     def describe(self) -> list[str]:
-        return [f"{name}\t{(self.folder / name).stat().st_size}" for name in self.names]
+        return [f"{name}\t{_size(self.folder / name)}" for name in self.names]
 
     def read(self) -> Iterator[bytes]:
         for name in self.names:
-            with (self.folder / name).open("rb") as file:
-                yield file.read(READ_BYTES)
+            yield _content(self.folder / name)
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class FolderSource:
         Raises:
             ValueError: There are no images, none in some class, or some beside the folders of classes.
         """
-        loose = sorted(entry.name for entry in os.scandir(folder) if is_image(entry.name) and entry.is_file())
+        loose = sorted(entry.name for entry in os.scandir(folder) if is_image(entry.name) and not entry.is_dir())
         found = (entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
         classes = sorted(found)
         if loose and classes:
@@ -81,6 +80,32 @@ def _images(folder: Path, name: str) -> list[str]:
         relative = Path(parent).relative_to(folder).as_posix()
         found += [f"{relative}/{file}" for file in files if is_image(file)]
     return sorted(found)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; a link to one that is gone is an empty file, which is skipped as an image."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        if _leads_nowhere(path):
+            return 0
+        raise
+
+
+def _content(path: Path) -> bytes:
+    """A file's content, as far as it is read; likewise."""
+    try:
+        with path.open("rb") as file:
+            return file.read(READ_BYTES)
+    except OSError:
+        if _leads_nowhere(path):
+            return b""
+        raise
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Whether a file is a link to one that is gone."""
+    return path.is_symlink() and not path.exists()
 
 
 def _raise(error: OSError) -> None:

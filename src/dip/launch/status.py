@@ -220,7 +220,8 @@ def _made(folder: WorkFolder, stage: str) -> bool:
 
 def _saved_step(folder: WorkFolder) -> int:
     """Step of the newest checkpoint."""
-    return max((int(path.stem.rpartition("-")[2]) for path in folder.path.glob("state-*.json")), default=0)
+    numbers = (path.stem.removeprefix("state-") for path in folder.path.glob("state-*.json"))
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def _trained(run: Run) -> bool:

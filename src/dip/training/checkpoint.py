@@ -73,9 +73,10 @@ class StateFolder:
     def __init__(self, folder: Path, training: str = "") -> None:
         self.folder = folder
         self._training = hashlib.sha256(training.encode()).hexdigest()
+        self._damaged: set[int] = set()  # steps whose checkpoints `find` passed over
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state of a step, then remove all but the last two.
+        """Write the state of a step, then remove all but the last two, damaged ones not counted.
 
         Raises:
             OSError: The folder cannot be written to or the disk is full; the earlier checkpoints stay.
@@ -90,7 +91,8 @@ class StateFolder:
                 raise
         content = {"format": FORMAT, "step": step, "sha256": sha256(path), "training": self._training}
         write_json(path.with_suffix(".json"), content)
-        kept = [other for other in self._steps() if other <= step][-2:]  # a later one was found damaged
+        self._damaged.discard(step)
+        kept = [other for other in self._steps() if other <= step and other not in self._damaged][-2:]
         for old in set(self._steps()) - set(kept):
             self._path(old).with_suffix(".json").unlink(missing_ok=True)
             self._path(old).unlink(missing_ok=True)
@@ -113,6 +115,7 @@ class StateFolder:
                 return step
             except (OSError, json.JSONDecodeError, AttributeError, KeyError) as error:
                 _log.warning("%s is damaged (%s); going back to the one before", path, error)
+                self._damaged.add(step)
         return None
 
     def read(self, step: int) -> dict[str, Any]:
@@ -145,4 +148,5 @@ class StateFolder:
         return self.folder / f"state-{step:08d}.pt"
 
     def _steps(self) -> list[int]:
-        return sorted(int(path.stem.removeprefix("state-")) for path in self.folder.glob("state-*.json"))
+        numbers = (path.stem.removeprefix("state-") for path in self.folder.glob("state-*.json"))
+        return sorted(int(number) for number in numbers if number.isdecimal())  # no copies of a person's

@@ -155,6 +155,7 @@ def _flat(content: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(content, Tensor):
         yield name, content
     elif isinstance(content, Mapping):
+        average = next((key for key in content if isinstance(key, float)), None)  # of ours, by decay: the published one
         for key, value in content.items():
-            if isinstance(key, str):  # an optimiser's state has numbers
+            if isinstance(key, str) or key == average:  # an optimiser's state has whole numbers
                 yield from _flat(value, f"{name}.{key}" if name else key)

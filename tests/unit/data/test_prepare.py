@@ -178,6 +178,19 @@ def test_unreadable_files_are_listed(
         np.testing.assert_array_equal(images.images[place], decode(files[name], 8, upright=False))
 
 
+@pytest.mark.parametrize("layout", ["classes", "loose"])
+def test_link_to_a_file_that_is_gone_is_an_unreadable_image(
+    tmp_path: Path, own: Make, store: Store, layout: str
+) -> None:
+    """Wrong: one file of a million, on a disk that is not there, would end the preparation."""
+    folder = tmp_path / "images" / ("cat" if layout == "classes" else "")
+    write_folder(folder, {"a.png": encoded(picture()), "c.png": encoded(picture())})
+    (folder / "b.png").symlink_to(tmp_path / "absent.png")
+    prepare("x", own(tmp_path / "images", num_classes=1, num_images=2, max_skipped=0.5), store)
+    (skipped,) = read_manifest(store).skipped
+    assert skipped.name.endswith("b.png") and skipped.why == "empty file, or a link to a file that is gone"
+
+
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_too_many_unreadable_files_end_it(

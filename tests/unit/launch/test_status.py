@@ -114,6 +114,7 @@ def test_ends_without_a_result(
     folder.note("end", end)
     for step in (25, 36):
         (folder.path / f"state-{step:08d}.json").touch()
+    (folder.path / "state-before.json").touch()  # a person's copy
     found = state(read)
     assert (found["state"], found["note"], found["step"]) == (expected, note, 36)
 

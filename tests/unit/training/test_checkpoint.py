@@ -114,6 +114,27 @@ def test_damaged_state_does_not_take_the_place_of_a_good_one(tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["state-00000002.pt", "state-00000003.pt"]
 
 
+def test_damaged_state_is_not_kept_as_the_spare(tmp_path: Path) -> None:
+    """Wrong: the good state that the training went on from would be removed, and the damaged one kept in its place."""
+    folder = StateFolder(tmp_path)
+    for step in (2, 4):
+        folder.save(step, state(step))
+    (tmp_path / "state-00000004.pt").write_bytes(b"")
+    assert folder.find() == 2
+    folder.save(5, state(5))
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["state-00000002.pt", "state-00000005.pt"]
+
+
+def test_files_of_other_names_are_no_states(tmp_path: Path) -> None:
+    """Wrong: a copy that a person made beside them would end the call with an error of int()."""
+    folder = StateFolder(tmp_path)
+    folder.save(2, state(2))
+    (tmp_path / "state-before.json").write_text("{}")
+    assert folder.find() == folder.newest() == 2
+    folder.save(3, state(3))
+    assert (tmp_path / "state-before.json").exists()
+
+
 @pytest.mark.parametrize("difference", ["newer", "older", "training"])
 def test_state_of_another_version_or_another_training_is_refused(tmp_path: Path, difference: str) -> None:
     """Wrong: an older state would be taken and the newer one lost, or other parameters' weights would be used."""

@@ -158,8 +158,9 @@ def test_model_with_an_intermediate_head_keeps_it_fresh(tmp_path: Path) -> None:
             "state_dict.ema_denoiser.",
             ["denoiser", "diffusion_trainer"],
         ),
+        (lambda w: {"model": zeros(w), "ema": {0.99: w, 0.9: zeros(w)}, "step": 3}, "ema.0.99.", ["model"]),
     ],
-    ids=["raw", "distributed", "compiled", "SiT", "Lightning"],
+    ids=["raw", "distributed", "compiled", "SiT", "Lightning", "state of this project"],
 )
 @pytest.mark.parametrize("legacy", [False, True])
 def test_formats(tmp_path: Path, arrange: Callable[[Weights], Any], prefix: str, left: list[str], legacy: bool) -> None:
