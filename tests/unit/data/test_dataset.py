@@ -43,7 +43,7 @@ def test_unusable_store_says_how_to_mend_it(workplace: Path, damage: str) -> Non
         target.manifest.write_text(text.replace(shard.name, f"../photos/{shard.name}"))
     else:
         target.manifest.write_text(text[:-5])
-    with pytest.raises(ValueError, match=r"data/photos: .*prepare it again with `dip prepare`"):
+    with pytest.raises(ValueError, match=r"data/photos: .*prepare it again with `dip prepare photos`"):
         ImageStore(target)
 
 

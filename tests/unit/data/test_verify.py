@@ -59,7 +59,7 @@ def test_other_settings_and_counts_are_named(store: Store) -> None:
 
 def test_missing_store_is_named(tmp_path: Path, store: Store) -> None:
     """Wrong: a traceback instead of what to do."""
-    with pytest.raises(ValueError, match=r"nowhere: no usable dataset .* `dip prepare`"):
+    with pytest.raises(ValueError, match=r"nowhere: no usable dataset .* `dip prepare nowhere`"):
         check(Store(tmp_path / "nowhere"))
 
 
