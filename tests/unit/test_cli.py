@@ -77,7 +77,7 @@ def test_numbers_below_0_are_refused(
     with pytest.raises(SystemExit) as stop:
         cli.main(["train", "dip", option, value])
     assert stop.value.code == 2
-    assert f"argument {option}: invalid" in capsys.readouterr().err
+    assert f"argument {option}: '{value}', expected 0 or more" in capsys.readouterr().err
 
 
 def test_run_with_the_weights_of_another_is_not_trained(workplace: Path) -> None:

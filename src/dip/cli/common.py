@@ -32,15 +32,15 @@ def count(text: str) -> int:
 def count_or_0(text: str) -> int:
     """A whole number from 0 on."""
     if (value := int(text)) < 0:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"'{text}', expected 0 or more")
     return value
 
 
 def seconds(text: str) -> float:
     """A time from 0 on; `inf` is never."""
     value = float(text)
-    if not value >= 0:  # as is NaN
-        raise ValueError
+    if not value >= 0:  # NaN is not, either
+        raise argparse.ArgumentTypeError(f"'{text}', expected 0 or more")
     return value
 
 
