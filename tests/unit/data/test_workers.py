@@ -78,7 +78,8 @@ def project(workplace: Path, source: Path) -> Path:
 
 
 def start() -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "dip.cli", "prepare", "imagenet", "--workers", "2"]
+    # The shell that these tests may run in the background of has its children ignore interrupts.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "dip.cli", "prepare", "imagenet", "--workers", "2"]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
