@@ -44,12 +44,8 @@ def precision_recall(
         ValueError: Different dimensions, k or fewer rows in a set, NaN, infinity, or values so large that their
             squared distances overflow float32.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
     arrays = [checked_features(reference), checked_features(sample)]
-    for name, array in zip(("reference", "sample"), arrays, strict=True):
-        if len(array) <= k:
-            raise ValueError(f"{name} has {len(array)} images; k = {k} neighbours take at least {k + 1}")
+    check_neighbours(k, reference=len(arrays[0]), sample=len(arrays[1]))
     if arrays[0].shape[1] != arrays[1].shape[1]:
         raise ValueError(
             f"reference and sample need features of one dimension, got {arrays[0].shape[1]} and {arrays[1].shape[1]}"
@@ -66,6 +62,19 @@ def precision_recall(
             fake_inside[columns] |= (distances <= real_radii[rows, None]).any(dim=0)
             real_inside[rows] |= (distances <= fake_radii[None, columns]).any(dim=1)
     return fake_inside.double().mean().item(), real_inside.double().mean().item()
+
+
+def check_neighbours(k: int, **num_images: int) -> None:
+    """Whether sets of images, by name, are large enough for k neighbours of each image.
+
+    Raises:
+        ValueError: k is below 1, or a set has k images or fewer.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    for name, count in num_images.items():
+        if count <= k:
+            raise ValueError(f"{name} has {count} images; k = {k} neighbours take at least {k + 1}")
 
 
 def _shifted(arrays: list[np.ndarray], device: torch.device) -> list[torch.Tensor]:

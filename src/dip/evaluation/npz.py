@@ -178,7 +178,7 @@ def _opened(path: str | Path) -> zipfile.ZipFile:
         raise FileNotFoundError(f"no such file: {path}")
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # damaged bytes may ask for another version
         raise ValueError(
             f"{path}: not an npz file, or a truncated one ({error}): write or download it again"
         ) from error

@@ -19,7 +19,7 @@ from dip.evaluation.features import Extractor, Features, ImageSet, check_images,
 from dip.evaluation.frechet import RunningStatistics, Statistics, frechet_distance
 from dip.evaluation.images import open_images, source_deviations
 from dip.evaluation.inception_score import inception_score
-from dip.evaluation.manifold import precision_recall
+from dip.evaluation.manifold import check_neighbours, precision_recall
 from dip.evaluation.npz import Reference, load_reference, write_npz
 from dip.evaluation.patch_grid import patch_grid
 from dip.files import sha256
@@ -84,7 +84,7 @@ def evaluate(
         _log.warning("%s: %s", samples_path, deviation)
     reference = load_reference(reference_path)
     _check_pair(images, reference, samples_path, reference_path, num_samples)
-    _check_neighbours(images, reference, k)
+    check_neighbours(k, reference=len(reference.images), sample=len(images))
     _check_extractor(reference, extractor, reference_path)
     _check_dimensions(reference, extract(extractor, reference.images[:1], device=device), extractor, reference_path)
     sample = extract(extractor, images, batch_size, device, progress)
@@ -207,12 +207,6 @@ def _check_dimensions(reference: Reference, features: Features, extractor: Extra
                 f"{path}: its statistics have dimension {len(statistics.mean)}, but {extractor.name} gives "
                 f"{of_one.shape[1]}: the reference was written with another feature extractor"
             )
-
-
-def _check_neighbours(images: ImageSet, reference: Reference, k: int) -> None:
-    for name, count in (("reference", len(reference.images)), ("sample", len(images))):
-        if count <= k:
-            raise ValueError(f"{name} has {count} images; k = {k} neighbours take at least {k + 1}")
 
 
 def _check_pair(
