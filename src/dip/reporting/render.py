@@ -204,7 +204,7 @@ def _deviation_letters(table: pd.DataFrame) -> dict[str, str]:
     if not _has_metrics(table):
         return {}
     texts = dict.fromkeys(str(table.loc[i, "protocol"]) for i in sorted(_partial_rows(table)))
-    return {text: string.ascii_lowercase[number % 26] for number, text in enumerate(texts)}
+    return {text: _letter(number) for number, text in enumerate(texts)}
 
 
 def _remarks(table: pd.DataFrame, best: set[tuple[int, str]]) -> str:
@@ -231,8 +231,14 @@ def _evaluator_notes(table: pd.DataFrame) -> tuple[dict[int, str], list[str]]:
         text = f"{extractor}, {_shown('num_samples', num_samples)} samples"
         text += ", as printed" if source == "published" else f", {table.loc[i, 'protocol']}" if i in partial else ""
         text = text if has_metrics else str(table.loc[i, "device"])
-        marks[i] = letters.setdefault(text, string.ascii_lowercase[len(letters) % 26])
+        marks[i] = letters.setdefault(text, _letter(len(letters)))
     return marks, [rf"$^{{\mathrm{{{letter}}}}}${escape_latex(text)}." for text, letter in letters.items()]
+
+
+def _letter(number: int) -> str:
+    """The mark of a note, counted from 0: a to z, then aa, ab, ..."""
+    rest, last = divmod(number, 26)
+    return (_letter(rest - 1) if rest else "") + string.ascii_lowercase[last]
 
 
 def _banner(content: str, num_columns: int) -> str:

@@ -110,6 +110,15 @@ def test_what_differs_from_the_protocol_is_said(make_row: MakeRow, tmp_path: Pat
     assert "photo network, 500 samples, not the full protocol: k = 5 instead of 3; 30 JPEG files." in latex
 
 
+def test_notes_of_many_rows_have_marks_of_their_own(make_row: MakeRow, tmp_path: Path) -> None:
+    """After z two notes share a letter, and a row leads to another row's evaluator."""
+    rows = [make_row(f"r{i}", deviations=[f"k = {i}"]) for i in range(28)]
+    markdown, latex = _render(rows, tmp_path)
+    for letter, i in (("a", 0), ("z", 25), ("aa", 26), ("ab", 27)):
+        assert f"\n\n({letter}) not the full protocol: k = {i}.\n" in markdown
+    assert re.search(r"\^\{\\mathrm\{ab\}\}\$photo network, 500 samples, not the full protocol: k = 26\.", latex)
+
+
 def test_a_training_that_another_one_began_says_so(make_row: MakeRow, tmp_path: Path) -> None:
     """Cost and epochs of a warm start look like those of a training from nothing."""
     rows = [make_row("a"), dataclasses.replace(make_row("b"), init_from="results/runs/a/model.safetensors")]
