@@ -73,7 +73,8 @@ def planned(options: argparse.Namespace, part: type[_Spec]) -> tuple[_Spec, RunF
     if options.spec is not None and options.spec != spec.canonical():
         logging.warning("params.yaml has changed since this job was planned; going on with what was planned")
         spec = part.parse(options.spec)
-    return spec, folder, begin(params, options.command, run.name).planned(spec.canonical())
+    rule = options.command  # stages of a run are named as their rules
+    return spec, folder, begin(params, rule, run.name).planned(spec.canonical())
 
 
 def _check_own_training(run: Run) -> None:

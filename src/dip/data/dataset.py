@@ -101,7 +101,7 @@ class ImageStore:
                 raise ValueError(f"{len(self.images)} images and {len(self.labels)} labels")
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{store.folder}: no usable dataset ({error}); prepare it again with `dip prepare {store.folder.name}`"
+                f"{store.folder}: no usable dataset ({error}); prepare it again with `dip prepare {manifest.name}`"
             ) from None
 
     @property
