@@ -4,19 +4,25 @@ set -euo pipefail
 folder=${1:-${TMPDIR:-/tmp}/dip-slurm}
 
 running() {
-  [[ -s $folder/$1.pid ]] && kill -0 "$(<"$folder/$1.pid")" 2>/dev/null
+  [[ -s $1 ]] && kill -0 "$(<"$1")" 2>/dev/null
 }
 
-if running slurmctld; then
-  timeout 10 scancel --quiet --partition=gpu || true
+if running "$folder/slurmctld.pid"; then
+  for partition in gpu two; do
+    timeout 10 scancel --quiet --partition="$partition" || true
+  done
 fi
-for name in slurmd slurmctld; do
-  if running "$name"; then
-    kill "$(<"$folder/$name.pid")"
+for file in "$folder"/slurmd-*.pid "$folder/slurmctld.pid"; do
+  if running "$file"; then
+    kill "$(<"$file")"
   fi
 done
 for _ in $(seq 100); do
-  running slurmd || running slurmctld || exit 0
+  alive=
+  for file in "$folder"/*.pid; do
+    if running "$file"; then alive=yes; fi
+  done
+  [[ $alive ]] || exit 0
   sleep 0.1
 done
 echo "SLURM is still running; see $folder" >&2

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -49,6 +50,23 @@ def test_a_requeued_job_goes_on(cluster: Cluster) -> None:
     subprocess.run(["scontrol", "requeue", job], check=True)
     wait_for(lambda: cluster.state(job) == "PENDING", "it is in the queue again")
     assert cluster.status()["state"] == "requeued"
+    cluster.wait_for_queue(job)
+    wait_for(lambda: resumed_steps(cluster.log(job)), "it resumes")
+    assert resumed_steps(cluster.log(job))[0] >= saved
+    assert cluster.jobs() == [job]
+
+
+def test_a_lost_node_takes_the_others_with_it(cluster: Cluster) -> None:
+    """The processes on the nodes that are left would wait for those of the lost one; all must start again."""
+    cluster.settings(nodes=2, partition="two")
+    cluster.train_for(ENDLESS)
+    cluster.start()
+    job = cluster.job()
+    saved = cluster.wait_for_checkpoint()
+    node = f"nodename={socket.gethostname().partition('.')[0]}-2"
+    subprocess.run(["scontrol", "update", node, "state=down", "reason=test"], check=True)
+    wait_for(lambda: cluster.state(job) == "PENDING", "it is in the queue again")
+    subprocess.run(["scontrol", "update", node, "state=resume"], check=False)  # unless it has come back by itself
     cluster.wait_for_queue(job)
     wait_for(lambda: resumed_steps(cluster.log(job)), "it resumes")
     assert resumed_steps(cluster.log(job))[0] >= saved

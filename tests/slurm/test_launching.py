@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
+import torch
 from cluster import ENDLESS, LONG, SHORT, Cluster, wait_for
+from safetensors.torch import load_file
 
 
 def test_a_training_of_two_processes_is_published(cluster: Cluster) -> None:
@@ -25,6 +28,22 @@ def test_a_training_of_two_processes_is_published(cluster: Cluster) -> None:
     assert "is there already" in again.stdout
     assert cluster.jobs() == [job]
     assert cluster.status()["state"] == "done"
+
+
+def test_a_training_on_two_nodes(cluster: Cluster) -> None:
+    """Its processes meet on the first node, by the name that SLURM has for it; the result is that of one node."""
+    cluster.settings(gpus_per_node=2, tasks_per_node=2, nodes=2, partition="two")
+    result = cluster.train()
+    assert result.returncode == 0, result.stdout
+    weights = cluster.project.folder / "results/demo/runs/dit/model.safetensors"
+    several = load_file(weights)
+    assert len(list((cluster.work / "slurm").glob(f"{cluster.job()}_?_log.err"))) == 4
+    shutil.rmtree(cluster.work)
+    shutil.rmtree(weights.parent)
+    result = cluster.project.command("dip", "train", "dit", "--processes", "4")
+    assert result.returncode == 0, result.stdout
+    for name, values in load_file(weights).items():
+        torch.testing.assert_close(values, several[name], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("recorded", [True, False])

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start a SLURM of one machine for tests/slurm, with two fake GPUs; install it first where apt-get has it.
+# Start a SLURM of one machine for tests/slurm, with two nodes of two fake GPUs; install it first where apt-get has it.
 # Usage, as root: tests/slurm/up.sh [FOLDER], and later tests/slurm/down.sh [FOLDER]. It writes /etc/slurm.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -25,14 +25,15 @@ if [[ -s /etc/slurm/slurm.conf ]] && ! grep -q '^ClusterName=dip$' /etc/slurm/sl
   exit 1
 fi
 
-mkdir -p "$folder"/{state,spool,dev} /etc/slurm /run/munge
+host=$(hostname -s)
+mkdir -p "$folder"/{state,dev,spool-"$host",spool-"$host"-2} /etc/slurm /run/munge
 chown munge: /run/munge
 for i in 0 1; do
   # SLURM takes only character devices for GPUs; these are /dev/null.
   [[ -c $folder/dev/fakegpu$i ]] || mknod "$folder/dev/fakegpu$i" c 1 3
 done
 for name in slurm.conf gres.conf; do
-  sed -e "s#@HOST@#$(hostname -s)#g; s#@DIR@#$folder#g; s#@CPUS@#${CPUS:-8}#; s#@MEM@#${MEM:-8000}#" \
+  sed -e "s#@HOST@#$host#g; s#@DIR@#$folder#g; s#@CPUS@#${CPUS:-8}#; s#@MEM@#${MEM:-8000}#" \
     "$here/conf/$name" >/etc/slurm/$name
 done
 if [[ ! -s /etc/munge/munge.key ]]; then
@@ -41,10 +42,11 @@ if [[ ! -s /etc/munge/munge.key ]]; then
 fi
 munge --no-input >/dev/null 2>&1 || runuser --user munge -- munged
 slurmctld
-slurmd
+slurmd -N "$host"
+slurmd -N "$host-2"
 for _ in $(seq 100); do
-  [[ $(sinfo --noheader --partition=gpu --format=%T 2>/dev/null) == idle ]] && exec sinfo --format="%P %T %c %G"
+  [[ $(sinfo --noheader --partition=two --format="%T %D" 2>/dev/null) == "idle 2" ]] && exec sinfo --format="%P %T %D %c %G"
   sleep 0.1
 done
-echo "SLURM did not come up; see $folder/slurmctld.log and $folder/slurmd.log" >&2
+echo "SLURM did not come up; see $folder/slurmctld.log and slurmd-*.log there" >&2
 exit 1

@@ -133,23 +133,23 @@ def _decode_to(path: Path, task: Task, advance: Callable[[int], None]) -> Record
 def _earlier(path: Path, task: Task) -> Record | None:
     """The record of a shard that an earlier call finished.
 
-    Its size tells whether it is whole. One that the store's manifest names may have been damaged since, and its
+    Its size tells whether it is whole. Where a store was finished before it may have been damaged since, and its
     checksum is compared; those of an interrupted preparation are new, and to read them would only take time.
     """
     try:
         record = Record.parse(path.with_suffix(".json").read_text())
         num_images = record.shard.images
         num_bytes = len(_header(num_images, task.image_size)) + num_images * 3 * task.image_size**2
-        if path.stat().st_size != num_bytes or (_is_named(path, task.store) and sha256(path) != record.shard.sha256):
+        if path.stat().st_size != num_bytes or (_was_finished(task.store) and sha256(path) != record.shard.sha256):
             return None
         return record
     except (OSError, ValueError):
         return None
 
 
-def _is_named(path: Path, store: Store) -> bool:
-    """Whether the manifest, readable or not, names a file."""
-    return store.manifest.exists() and path.name.encode() in store.manifest.read_bytes()
+def _was_finished(store: Store) -> bool:
+    """Whether labels are there, written after all shards; Snakemake deletes the manifest before a new run."""
+    return any(store.folder.glob("labels-*.npy"))
 
 
 def _header(num_images: int, image_size: int) -> bytes:

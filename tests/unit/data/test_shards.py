@@ -42,8 +42,9 @@ def test_shard_that_is_cut_off_is_written_again(tmp_path: Path, files: Files, se
 
 
 @pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("by_snakemake", [False, True])
 def test_damaged_shard_is_written_again(
-    tmp_path: Path, files: Files, settings: Make, store: Store, decoded: list[bytes]
+    tmp_path: Path, files: Files, settings: Make, store: Store, decoded: list[bytes], by_snakemake: bool
 ) -> None:
     """Wrong: `dip verify` would send to `dip prepare`, which would publish the damaged shard once more."""
     dataset = settings(write_folder(tmp_path / "train", files))
@@ -56,6 +57,8 @@ def test_damaged_shard_is_written_again(
     with pytest.raises(ValueError, match="prepare it again"):
         verify("x", dataset, store)
     decoded.clear()
+    if by_snakemake:
+        store.manifest.unlink()  # as it deletes the outputs of a job before it starts it
     prepare("x", dataset, store)
     assert content_of(store) == before
     assert decoded == [files[name] for name in sorted(files)[2:4]], "what is right stays"
@@ -68,14 +71,16 @@ def test_shards_of_an_interrupted_preparation_are_not_read(
 ) -> None:
     """Wrong: to go on would take as long as to read hundreds of gigabytes."""
     dataset = settings(write_folder(tmp_path / "train", files))
-    prepare("x", dataset, store)
-    store.manifest.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("dip.data.prepare.publish", never)
+        with pytest.raises(AssertionError):
+            prepare("x", dataset, store)
     monkeypatch.setattr(shards, "sha256", never)
     prepare("x", dataset, store)
 
 
-def never(path: Path) -> str:
-    raise AssertionError(f"{path} was read")
+def never(*arguments: Any, **options: Any) -> str:
+    raise AssertionError(f"called with {arguments}")
 
 
 @pytest.mark.usefixtures("small_shards")
