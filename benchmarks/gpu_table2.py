@@ -144,7 +144,7 @@ def train(run: Run, seed: int, images: Pixels, labels: NDArray[np.int64]) -> tup
             gradient_norm(optimizer, training.gradient_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            ema.update(model)
+            ema.update(model, step + 1)
             if step >= run.num_steps - last:
                 total += losses[0].detach() / last
             bar.advance()

@@ -71,6 +71,6 @@ def training_step(run: Run, speed: str, batch_size: int) -> TrainingStep:
         gradient_norm(optimizer, training.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        ema.update(model)
+        ema.update(model, step=1)
 
     return TrainingStep(whole, passes)

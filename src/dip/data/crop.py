@@ -19,6 +19,7 @@ def center_crop(image: Image.Image, image_size: int) -> NDArray[np.uint8]:
 
     Source: guided-diffusion, `center_crop_arr`.
     """
+    # ASSUMPTION: the paper has "center-cropped and resized"; its evaluation is ADM's, whose references are cropped so.
     while min(image.size) >= 2 * image_size:
         image = _resize(image, image.width // 2, image.height // 2, Image.Resampling.BOX)
     scale = image_size / min(image.size)

@@ -140,7 +140,7 @@ def _learn(chosen: Run, training: Training, photograph: Pixels, num_steps: int) 
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        ema.update(model)
+        ema.update(model, step + 1)
         averaged.load_state_dict(ema.shadow)
         yield step + 1, averaged
 

@@ -31,7 +31,8 @@ class UNetHead(PatchDetailerHead):
     """U-Net over each patch alone, or over the whole image with the tokens as a grid at the bottleneck."""
 
     # ASSUMPTION: a 1 x 1 bottleneck, and skips taken before pooling: of the variants only this one has both of the
-    # paper's counts (631M, + 0.3 %). 3 x 3 gives 637M, no skips 629.0M, skips after pooling 629.8M.
+    # paper's counts (631M, + 0.3 %). 3 x 3 gives 637M, no skips 629.0M, skips after pooling 629.8M. So the "middle
+    # layers" of section 4.1, with kernels of 3, are the blocks, and the bottleneck is none of them.
     def __init__(
         self,
         patch_size: int,
@@ -112,7 +113,8 @@ class UNetHead(PatchDetailerHead):
             x = F.silu(conv(x))
             skips.append(x)
             x = F.avg_pool2d(x, 2)  # ASSUMPTION: average pooling; the paper only says "pooling layer"
-        # A patch that is still wider than one pixel here (P = 32: 2 x 2) has its token repeated over it.
+        # ASSUMPTION: four stages for every P, as Figure 6 and Table 4 have them for P = 16; a patch that is still wider
+        # than one pixel here (P = 32: 2 x 2) has its token repeated over it.
         if self.bottleneck_size > 1:
             context = F.interpolate(context, scale_factor=float(self.bottleneck_size), mode="nearest")
         x = F.silu(self.bottleneck(torch.cat([x, context], dim=1)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import functools
+from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Section 4.1: the evaluation suite of ADM on 50,000 samples.
+# Section 4.1: the evaluation suite of ADM on 50,000 samples, which it says of the authors' own models.
 EVALUATOR = "InceptionV3 (ADM suite)"
 NUM_SAMPLES = 50_000
 PUBLISHED = "src/dip/reporting/published.csv"
@@ -21,6 +22,11 @@ PAPER_TABLE = {"table1": 1, "table2": 2, "table3": 3}
 def printed_rows(table: int) -> list[dict[str, str]]:
     """Rows of one of the paper's tables, in its order: text by column, as in `published_rows`; none of other tables."""
     return [dict(row) for row in _all_rows() if row["table"] == str(table)]
+
+
+def is_of_the_authors(row: Mapping[str, str]) -> bool:
+    """Whether a row is of a model that the authors trained: DiP, and all of Table 2."""
+    return row["table"] == "2" or row["method"].startswith("DiP")
 
 
 def line_of(row: dict[str, str]) -> int:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dip.files import atomic_write
 from dip.reporting.measured import MeasuredRow
-from dip.reporting.published import EVALUATOR, NUM_SAMPLES, PAPER_TABLE, published_rows
+from dip.reporting.published import EVALUATOR, NUM_SAMPLES, PAPER_TABLE, is_of_the_authors, published_rows
 from dip.reporting.render import to_html, to_latex, to_markdown
 
 # The paper's columns in the paper's order, by the names that layouts have in params.yaml; `cost` is this project's own.
@@ -173,8 +173,8 @@ _PUBLISHED: dict[str, Callable[[Mapping[str, str]], str]] = {
     "run": lambda row: "",
     "source": lambda row: "published",
     "device": lambda row: "",
-    "feature_extractor": lambda row: EVALUATOR,
-    "num_samples": lambda row: str(NUM_SAMPLES),
+    "feature_extractor": lambda row: EVALUATOR if is_of_the_authors(row) else "",
+    "num_samples": lambda row: str(NUM_SAMPLES) if is_of_the_authors(row) else "",
     "protocol": lambda row: f"as printed: Table {row['table']}, row {row['row']}",
     "section": lambda row: row["section"],
     "reference": lambda row: "",

@@ -7,9 +7,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+_LONGEST_PERIOD = 10
+
 
 class EMA:
     """Shadow weights: shadow <- decay * shadow + (1 - decay) * weight after every step.
+
+    Further decays are moved every k-th step only, by decay^k, so that a training which follows several hardly costs
+    more than those it is compared with. k is a tenth of the 1 / (1 - decay) steps that an average looks back, at most
+    10: no average lags by more than that tenth.
 
     Args:
         model: The model whose floating-point parameters and buffers are followed.
@@ -29,12 +35,19 @@ class EMA:
         self.shadow = self.shadows[decay]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the shadows towards the model's weights."""
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move the shadows towards the model's weights.
+
+        Args:
+            model: The model.
+            step: Steps that it has made, of which it depends what further decays do.
+        """
         current = model.state_dict()
         weights = [current[name] for name in self.shadow]
         for decay, shadow in self.shadows.items():
-            torch._foreach_lerp_(list(shadow.values()), weights, 1 - decay)
+            period = 1 if shadow is self.shadow else period_of(decay)
+            if step % period == 0:
+                torch._foreach_lerp_(list(shadow.values()), weights, 1 - decay**period)
 
     def load(self, shadows: Mapping[float, Mapping[str, Tensor]]) -> None:
         """Take over saved shadow weights of the same decays, names and shapes."""
@@ -46,3 +59,8 @@ class EMA:
         """Begin the averages anew at the model's weights."""
         weights = model.state_dict()
         self.load(dict.fromkeys(self.shadows, weights))
+
+
+def period_of(decay: float) -> int:
+    """Steps from one update of a further decay to the next."""
+    return min(max(1, round(0.1 / (1 - decay))), _LONGEST_PERIOD)

@@ -114,8 +114,8 @@ def train(
             state.interval.add(losses, gradient_norm(state.optimizer, training.gradient_clip))
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
-            state.ema.update(state.model)
             state.step += 1
+            state.ema.update(state.model, state.step)
             if state.step % training.log_every == 0 or state.step == num_steps:
                 _check_finite(state, saver)
                 report.line(learning_rate, waited=batches.take_waited())

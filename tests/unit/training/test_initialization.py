@@ -311,14 +311,12 @@ def test_resumed_training_does_not_read_the_weights_again(
     """Wrong: an interrupted training would begin again from the start, or need a file that is gone."""
     spec = started(spec, dit)
     train(spec, Path("uninterrupted"))
-    original, steps = EMA.update, 0
+    original = EMA.update
 
-    def update(ema: EMA, model: torch.nn.Module) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == 6:
+    def update(ema: EMA, model: torch.nn.Module, step: int) -> None:
+        if step == 6:
             raise KeyboardInterrupt
-        original(ema, model)
+        original(ema, model, step)
 
     with monkeypatch.context() as patch:
         patch.setattr(EMA, "update", update)
