@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -26,17 +28,16 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         OSError: The folder cannot be written to or the disk is full; `path` keeps its earlier content.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    descriptor, temporary = _temporary(path)
     try:
         os.fchmod(descriptor, 0o666 & ~_umask())
         with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+            temporary.replace(path)  # still open, and so still held
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             error.filename = str(path)  # so that the message says which file had no room
         raise
@@ -49,17 +50,20 @@ def atomic_copy(source: str | Path, target: str | Path) -> None:
         shutil.copyfileobj(file, copy, 1 << 24)
 
 
-def move(source: str | Path, target: str | Path) -> None:
-    """Move a file to `target`, atomically; from another file system it is copied. Errors as in `atomic_write`."""
+def atomic_link(source: str | Path, target: str | Path) -> None:
+    """Have a file at `target` too, atomically: by a hard link, or a copy where there is none. Errors as of the copy."""
     source, target = Path(source), Path(target)
+    if target.exists() and target.samefile(source):
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        source.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
+        os.link(source, temporary)
+        temporary.replace(target)
+    except OSError:  # another file system, or one without hard links
+        temporary.unlink(missing_ok=True)
         atomic_copy(source, target)
-        source.unlink()
     _fsync_folder(target.parent)
 
 
@@ -72,9 +76,9 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"):
-        pass
+    descriptor, temporary = _temporary(path)
+    os.close(descriptor)
+    temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -88,6 +92,31 @@ def sha256(path: str | Path) -> str:
     """SHA-256 of a file's content as a hexadecimal string."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside `path` that this process holds by a lock."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path)
+        while True:
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor, Path(name)
+            os.close(descriptor)  # another process took it for one that was left, before it was held
+    except OSError as error:
+        error.filename = str(path)  # the one that somebody asked for
+        raise
+
+
+def _remove_left(path: Path) -> None:
+    """Remove temporary files of `path` that killed processes left; nobody holds those."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError), left.open("r+b") as file:  # it is held, or there are no locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,16 @@ class Checksums:
             self._changed = False
 
 
+def begun(job: Job) -> Job:
+    """A job as it begins: whatever becomes of its inputs while it reads them, it is known what they were before."""
+    return replace(job, began_with=_checksums(path for path in job.input_files if path.is_file()))
+
+
 def record(job: Job, *, code: Mapping[str, Any] | None = None, details: Mapping[str, Any] | None = None) -> None:
     """Write down what a job's outputs, which are there, were made with.
 
     Args:
-        job: The job with the parameters that it was done with.
+        job: The job as it began, with the parameters that it was done with.
         code: Git revision and versions, those of now if not given.
         details: What else there is to say.
 
@@ -85,7 +91,7 @@ def record(job: Job, *, code: Mapping[str, Any] | None = None, details: Mapping[
     content = Provenance(
         made_by=job.title,
         parameters=job.parameters,
-        inputs=_checksums(job.input_files),
+        inputs={str(path): job.began_with.get(str(path)) or sha256(path) for path in job.input_files},
         outputs=_checksums(path for path in job.outputs.values() if path != job.provenance),
         code=dict(code or describe_environment()),
         details=dict(details or {}),

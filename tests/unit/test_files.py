@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dip.files import atomic_write, sha256, write_json
+from dip.files import atomic_link, atomic_write, check_writable, sha256, write_json
 
 
 @contextmanager
@@ -58,6 +58,49 @@ def test_full_disk_keeps_the_old_content_and_names_the_file(tmp_path: Path) -> N
         raise OSError(errno.ENOSPC, "No space left on device")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    """Wrong: every kill would leave gigabytes behind, or two writers of one file would take each other's away."""
+    path, left = tmp_path / "file", tmp_path / ".file.abc.tmp"
+    left.write_text("half")
+    other = tmp_path / ".file2.abc.tmp"
+    other.write_text("of another file")
+    with atomic_write(path) as first:
+        first.write("first")
+        with atomic_write(path) as second:
+            second.write("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert sorted(tmp_path.iterdir()) == [other, path]
+
+
+def test_link_is_the_same_file_or_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a result would take its room twice, or could not be published to another disk."""
+    source, target = tmp_path / "work" / "file", tmp_path / "results" / "file"
+    source.parent.mkdir()
+    source.write_text("content")
+    atomic_link(source, target)
+    atomic_link(source, target)
+    assert target.samefile(source)
+    target.unlink()
+    target.write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(errno.EXDEV, "Invalid cross-device link")))
+        atomic_link(source, target)
+    assert target.read_text() == "content" and not target.samefile(source)
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_file_that_cannot_be_written_is_named_itself(tmp_path: Path) -> None:
+    """Wrong: the message would name a temporary file, which nobody has asked for."""
+    (tmp_path / "folder").touch()
+    for write in (
+        atomic_write(tmp_path / "folder" / "file").__enter__,
+        lambda: check_writable(tmp_path / "folder/file"),
+    ):
+        with pytest.raises(OSError, match=r"folder/file'$"):
+            write()
 
 
 def test_others_may_read_the_file(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from dip import provenance
 from dip.params import load
 from dip.pipeline import Job, Pipeline
-from dip.provenance import Checksums, differences, read, record
+from dip.provenance import Checksums, begun, differences, read, record
 
 
 @pytest.fixture
@@ -40,6 +40,15 @@ def test_says_by_what_it_was_made(job: Job) -> None:
     assert set(made.outputs) == {str(path) for name, path in job.outputs.items() if name != "provenance"}
     assert "torch" in made.code["packages"]
     assert reasons(job) == []
+
+
+def test_inputs_are_those_that_the_job_began_with(job: Job) -> None:
+    """Wrong: what changed while a job read it would pass for what the result was made of."""
+    samples = job.inputs["samples"][0]
+    running = begun(job)
+    samples.write_text("other samples")
+    record(running)
+    assert reasons(job) == [f"{samples}: has changed"]
 
 
 def test_changes_are_named(job: Job) -> None:

@@ -11,7 +11,7 @@ from dip import params as reader
 from dip.data.packaged import copy_photograph
 from dip.paths import RunFolder
 from dip.pipeline import Job, Pipeline
-from dip.provenance import record
+from dip.provenance import begun, record
 from dip.schema import Params, Run, TrainingSpec
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def begin(params: Params, rule: str, name: str, study: str | None = None) -> Job
         if needed.rule == "photograph" and not needed.outputs["image"].exists():
             copy_photograph(needed.outputs["image"].stem)
             record(needed)
-    return job
+    return begun(job)
 
 
 def start(job: jobs.Job, options: argparse.Namespace) -> None:

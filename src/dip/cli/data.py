@@ -8,6 +8,7 @@ import os
 
 from dip import params as reader
 from dip.cli.common import Add, begin, count, known_study
+from dip.files import check_writable
 from dip.paths import Store, feature_network, reference
 from dip.pipeline.resolved import photographs_of
 from dip.provenance import record
@@ -87,6 +88,7 @@ def _features(options: argparse.Namespace) -> None:
     extractor = evaluation.extractor
     if not isinstance(extractor, PhotoExtractor):
         raise ValueError(f"evaluation.{options.evaluation}: its feature network is a published one, not trained here")
+    check_writable(feature_network(options.evaluation))
     job = begin(params, "feature_network", options.evaluation)
     keep_freed_memory()
     store = ImageStore(Store.of(extractor.dataset))
@@ -105,6 +107,7 @@ def _reference(options: argparse.Namespace) -> None:
     from dip.evaluation.stage import make_reference
 
     params, evaluation = _evaluation(options)
+    check_writable(reference(options.evaluation))
     job = begin(params, "reference", options.evaluation)
     make_reference(options.evaluation, evaluation, params.datasets, reference(options.evaluation))
     record(job)

@@ -9,6 +9,7 @@ from typing import Any
 
 from dip import params as reader
 from dip.cli.common import Add, count, count_or_0, find_run, planned, seconds, start
+from dip.files import check_writable
 from dip.paths import JOBS, RunFolder
 from dip.provenance import record
 from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, TrainingSpec
@@ -107,6 +108,7 @@ def _sample(options: argparse.Namespace) -> None:
         return
     start(sampling, options)
     record(job)
+    sampling.clear()
 
 
 def _gallery(options: argparse.Namespace) -> None:
@@ -114,6 +116,7 @@ def _gallery(options: argparse.Namespace) -> None:
 
     params = reader.load()
     run = find_run(params, options.run)
+    check_writable(options.output)
     settings = {"cfg_scale": options.cfg_scale, "num_samples": options.num_samples, "seed": options.seed}
     draw_gallery(params, run, options.classes, options.output, **settings)
     print(options.output)
@@ -124,8 +127,10 @@ def _latency(options: argparse.Namespace) -> None:
 
     spec, folder, job = planned(options, SolverSpec)
     settings = {"search_seconds": options.search_seconds, "speed": _speed(options)}
-    start(LatencyJob.of(options.run, folder, spec, **settings), options)
+    latency = LatencyJob.of(options.run, folder, spec, **settings)
+    start(latency, options)
     record(job)
+    latency.clear()
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -139,8 +144,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     from dip.launch.jobs import EvaluationJob
 
     spec, folder, job = planned(options, EvaluationSpec)
-    start(EvaluationJob.of(options.run, folder, spec), options)
+    evaluation = EvaluationJob.of(options.run, folder, spec)
+    start(evaluation, options)
     record(job)
+    evaluation.clear()
 
 
 def _evaluate_files(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import csv
 import json
 import logging
 import os
+import shutil
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from dip.files import atomic_copy, atomic_write, move, sha256
+from dip.files import atomic_copy, atomic_link, atomic_write, sha256
 from dip.launch.folder import WorkFolder, this_job
 from dip.memory import keep_freed_memory
 from dip.paths import RunFolder, Store, given_path, reference, stage_folder, work_folder
@@ -29,7 +30,8 @@ class Job(ABC):
     """One stage of one run: what is done, in which work folder, and how it is known that it is done.
 
     The work writes each output under its own name into the work folder, the last one last; `publish` brings them to
-    the run's folder. So whatever ends a launcher, what the work has made stays until somebody publishes it.
+    the run's folder, and `clear` removes what need not stay. So whatever ends a launcher, what the work has made stays
+    until it lies in the run's folder with its provenance.
 
     Attributes:
         run: Name of the run.
@@ -79,9 +81,14 @@ class Job(ABC):
         return (self.work / self.outputs[-1].name).exists()
 
     def publish(self) -> None:
-        """Bring the result from the work folder to the run's folder."""
+        """Bring the result from the work folder to the run's folder, as often as it takes."""
         for output in self.outputs:
-            move(self.work / output.name, output)
+            atomic_link(self.work / output.name, output)
+
+    def clear(self) -> None:
+        """Remove the result, which is published, from the work folder; without its last file it is none."""
+        for output in reversed(self.outputs):
+            (self.work / output.name).unlink(missing_ok=True)
 
     def __call__(self, patience: float = _PATIENCE) -> None:
         """Work in this process, which may be one of several of the job; the first one holds the folder for all.
@@ -152,6 +159,9 @@ class TrainingJob(Job):
         for output in self.outputs:
             atomic_copy(self.work / output.name, output)
 
+    def clear(self) -> None:
+        """Keep it: Snakemake deletes the outputs of jobs that it runs again, and a training is not done twice."""
+
 
 @dataclass(frozen=True)
 class _StageJob(Job):
@@ -191,6 +201,12 @@ class SamplingJob(_StageJob):
 
     def check_processes(self, processes: int, key: str) -> None:
         """Any number of processes makes the shards."""
+
+    def clear(self) -> None:
+        """With the shards, should they have outlived their merging."""
+        super().clear()
+        for shards in self.work.glob("shards-*"):
+            shutil.rmtree(shards, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ class Job:
             (`runs.demo_dip.model`, for example).
         spec: The same as canonical JSON in the form that `dip <stage> --spec` takes.
         folder: Folder that the job fills, where its outputs do not name all files.
+        began_with: SHA-256 of the inputs that were there as it began, by path; empty of a job that does not run.
     """
 
     rule: str
@@ -32,6 +34,7 @@ class Job:
     parameters: dict[str, Any]
     spec: str
     folder: Path | None = None
+    began_with: Mapping[str, str] = field(default_factory=dict)
 
     def planned(self, spec: str) -> Job:
         """The job with the parameters that it was planned with.

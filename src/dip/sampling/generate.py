@@ -71,6 +71,8 @@ def sample_run(
     first = place.rank == 0 and not join
     if not first and target.samples.exists():
         return  # this process came so late that the others have done it all
+    if not join:
+        work.shards.folder.mkdir(parents=True, exist_ok=True)
     with progress_of(work) if first else contextlib.nullcontext() as progress:
         make_shards(work, sampler, place.rank / place.size, wait=first, progress=progress)
     if first:
@@ -122,6 +124,7 @@ def _merge(work: Work, class_names: list[str]) -> None:
             grid.save(file, format="PNG")
         write_json(target.sampling, _settings(work))
         shards.merge(target.samples, labels)
+        shards.folder.rename(shards.folder.with_suffix(".done"))  # gone at once for those who have joined
         for folder in target.folder.glob("shards-*"):  # also those of settings that were given up
             shutil.rmtree(folder, ignore_errors=True)
 

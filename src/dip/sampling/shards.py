@@ -89,15 +89,15 @@ class Shards:
 
     @contextlib.contextmanager
     def hold(self, name: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold a lock of this folder; False where another process holds it and `wait` is not asked for."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{name}.lock").open("w") as file:
+        """Hold a lock of this folder; False where another process holds it, if not waited for, or has merged it."""
+        with contextlib.ExitStack() as stack:
             try:
+                file = stack.enter_context((self.folder / f"{name}.lock").open("w"))
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+                held = True
+            except (BlockingIOError, FileNotFoundError):
+                held = False
+            yield held
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:06d}.npz"

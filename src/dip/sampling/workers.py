@@ -84,7 +84,7 @@ def make_shards(
     """
     shards, labels = work.shards, work.labels
     shown = shards.num_made()
-    while shards.missing():
+    while shards.missing() and shards.folder.exists():  # not any more where another process has merged them
         with shards.claim(int(place * len(shards))) as shard:
             if shard is not None:
                 images = []

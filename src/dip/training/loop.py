@@ -83,6 +83,8 @@ def train(
         signals = stack.enter_context(Signals())
         group = stack.enter_context(join())
         if group.from_main((work / "model.safetensors").exists()):  # one word for all, who would wait for each other
+            if group.is_main:
+                StateFolder(work).clear()  # a kill may have come before it
             return
         training, num_steps = spec.training, spec.num_steps
         data = data or Store.of(spec.dataset_name)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from dip.files import atomic_link
 from dip.launch import slurm
 from dip.launch.folder import WorkFolder
 from dip.launch.jobs import EvaluationJob, LatencyJob, SamplingJob, TrainingJob, publish_milestone
@@ -148,16 +149,19 @@ def test_run_without_a_milestone_is_told_so(params: Params, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_other_stages_move_their_result_and_make_it_again_if_it_is_deleted(
+def test_other_stages_hand_over_their_result_and_make_it_again_if_it_is_deleted(
     job: TrainingJob, params: Params, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Wrong: every set of samples would lie on the disk twice, or Snakemake's deletion would not be noticed."""
+    """Wrong: every set of samples would lie on the disk twice, or a result that was removed would come back."""
     launch(job)
     spec = params.runs["dip"].part(SamplingSpec)
     sampling = SamplingJob.of("dip", job.target, spec, batch_size=4)
     launch(sampling)
     samples = job.target.samples.read_bytes()
+    assert (sampling.work / "samples.npz").samefile(job.target.samples)
+    sampling.clear()
     assert not list(sampling.work.glob("samples.*"))
+    os.utime(job.target.samples)  # as Snakemake does
     with caplog.at_level("INFO"):
         launch(sampling)
     assert "samples.npz is there already" in caplog.text
@@ -168,6 +172,40 @@ def test_other_stages_move_their_result_and_make_it_again_if_it_is_deleted(
     assert latency.work != sampling.work
     launch(latency)
     assert job.target.latency.exists()
+
+
+class Killed(BaseException):
+    """What a kill is to a test."""
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_publication_goes_on_where_it_was_cut_off(
+    job: TrainingJob, params: Params, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    """Wrong: the same command would fail for ever, or days of sampling would be done again."""
+    target = job.target
+    target.model.parent.mkdir(parents=True)
+    target.model.write_bytes(b"weights")
+    sampling = SamplingJob.of("dip", target, params.runs["dip"].part(SamplingSpec))
+    sampling.work.mkdir(parents=True)
+    for output in sampling.outputs:
+        (sampling.work / output.name).write_text(f"content of {output.name}")
+    monkeypatch.setattr(SamplingJob, "start", never)
+    calls = iter(range(9))
+
+    def link(source: Path, output: Path) -> None:
+        if next(calls) == place:
+            raise Killed
+        atomic_link(source, output)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("dip.launch.jobs.atomic_link", link)
+        launch(sampling)
+    target.grid.unlink(missing_ok=True)  # as Snakemake deletes the outputs of a job that failed
+    launch(sampling)
+    assert [output.read_text() for output in sampling.outputs] == [f"content of {o.name}" for o in sampling.outputs]
+    sampling.clear()
+    assert not sampling.finished()
 
 
 def test_missing_inputs_are_named(params: Params) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from dip.model import build_model
 from dip.paths import RunFolder, Store
 from dip.sampling import workers
-from dip.sampling.draw import sample_labels
+from dip.sampling.draw import load_sampler, sample_labels
 from dip.sampling.fast import FastSampler
 from dip.sampling.generate import sample_grid, sample_run
 from dip.sampling.shards import Shards
@@ -167,6 +167,15 @@ def test_joining_takes_something_to_join(weights: Path, run: Run, monkeypatch: p
     sample_run(spec(run, 6), weights, target, batch_size=2, shard_size=2)
     sample_run(spec(run, 6), weights, RunFolder(Path("alone")), batch_size=2, shard_size=2)
     assert content("run") == content("alone")
+
+
+def test_one_who_joined_and_slept_ends_with_the_others(weights: Path, run: Run) -> None:
+    """Wrong: it would draw all samples again, which others have merged meanwhile."""
+    work = workers.Work.of(spec(run, 6), weights, RunFolder(Path("run")), 2, 2, torch.device("cpu"), "fast")
+    sampler = load_sampler(spec(run, 6), weights, torch.device("cpu"))
+    for wait in (False, True):
+        workers.make_shards(work, sampler, 0.0, wait=wait)
+    assert not work.shards.folder.exists()
 
 
 def test_settings_stand_beside_the_samples(weights: Path, run: Run) -> None:

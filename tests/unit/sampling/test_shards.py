@@ -18,6 +18,7 @@ LABELS = np.arange(10, dtype=np.int64)
 @pytest.fixture
 def shards(tmp_path: Path) -> Shards:
     """Three shards of ten samples."""
+    (tmp_path / "shards").mkdir()
     return Shards(tmp_path / "shards", num_samples=10, size=4, image_size=2)
 
 

@@ -199,6 +199,16 @@ def test_milestone_is_what_a_shorter_training_gives(uninterrupted: Path, spec: T
     assert all(torch.equal(value, milestone[name]) for name, value in shorter.items())
 
 
+def test_kill_while_checkpoints_are_removed(workplace: Path, spec: TrainingSpec) -> None:
+    """Wrong: two checkpoints of 10 GB would stay with every training that ended so."""
+    work = Path("work")
+    work.mkdir()
+    for name in ("model.safetensors", "state-00000002.pt", ".state-00000004.pt.abc.tmp", "milestone-0002.safetensors"):
+        (work / name).touch()
+    train(spec, work)
+    assert sorted(path.name for path in work.iterdir()) == ["milestone-0002.safetensors", "model.safetensors"]
+
+
 @pytest.mark.slow
 def test_averages_of_other_decays_are_those_of_trainings_of_their_own(
     uninterrupted: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
