@@ -10,9 +10,8 @@ from collections.abc import Iterator
 import pandas as pd
 from markdown_it import MarkdownIt
 
-_DIRECTIONS = {"FID": "↓", "sFID": "↓", "IS": "↑", "precision": "↑", "recall": "↑", "latency": "↓"}
-_SHORT = {"precision": "Prec. ↑", "recall": "Rec. ↑"}  # as the paper prints them
-_EVALUATED = ("FID", "sFID", "IS", "precision", "recall")  # what only rows of one evaluator can be compared in
+from dip.reporting.columns import COLUMNS
+
 _OF_METRICS = ("feature_extractor", "num_samples", "protocol")  # where metrics come from
 _ALIKE = (*_OF_METRICS, "reference")  # what metrics that are ranked against each other have in common
 _BLOCKS = {"published": "Published, as printed in the paper", "measured": "Measured by this repository"}
@@ -116,7 +115,7 @@ def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label:
         samples below the table, or to its device where the table shows no metrics.
     """
     kept = [column for column in table.columns if column not in provenance]
-    names = {column: escape_latex(_SHORT.get(column, _heading(column))) for column in kept}
+    names = {column: escape_latex(_heading(column, COLUMNS[column].short)) for column in kept}
     best, (marks, notes) = _best_cells(table), _evaluator_notes(table)
     lines = [
         r"\begin{table*}",
@@ -150,8 +149,8 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def _heading(column: str) -> str:
-    return f"{column} {_DIRECTIONS[column]}" if column in _DIRECTIONS else column
+def _heading(column: str, short: str = "") -> str:
+    return f"{short or column} {COLUMNS[column].better}".rstrip()
 
 
 def _shown(column: str, text: str) -> str:
@@ -180,11 +179,11 @@ def _best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
     if len(measured) < 2 or len(measured[list(_ALIKE)].drop_duplicates()) > 1:
         return set()
     best = set()
-    for column in (column for column in _EVALUATED if column in table.columns):
+    for column in _evaluated(table):
         values = pd.to_numeric(measured[column])
         if values.nunique() < 2:
             continue  # a tie of all
-        target = values.min() if _DIRECTIONS[column] == "↓" else values.max()
+        target = values.min() if COLUMNS[column].better == "↓" else values.max()
         best |= {(i, column) for i in measured.index[values == target]}
     return best
 
@@ -196,7 +195,11 @@ def _partial_rows(table: pd.DataFrame) -> set[int]:
 
 def _has_metrics(table: pd.DataFrame) -> bool:
     """Whether it shows what an evaluator measured; a table of costs does not."""
-    return any(column in table.columns for column in _EVALUATED)
+    return bool(_evaluated(table))
+
+
+def _evaluated(table: pd.DataFrame) -> list[str]:
+    return [column for column in table.columns if COLUMNS[column].is_evaluated]
 
 
 def _deviation_letters(table: pd.DataFrame) -> dict[str, str]:

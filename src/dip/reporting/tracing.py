@@ -9,18 +9,9 @@ import pandas as pd
 
 from dip.files import sha256
 from dip.paths import RunFolder
+from dip.reporting.columns import COLUMNS
 from dip.reporting.published import PAPER_TABLE, PUBLISHED, line_of, printed_rows
 from dip.schema import Params, Table
-
-# The file behind each column of a measured row; the others stand in params.yaml.
-_FILES = {
-    **dict.fromkeys(("FID", "sFID", "IS", "precision", "recall"), "metrics"),
-    **dict.fromkeys(("feature_extractor", "num_samples", "protocol"), "metrics"),
-    **dict.fromkeys(("latency", "spread", "images/s", "batch", "memory"), "latency"),
-    "training cost": "training_log",
-    "params": "training",
-    "device": "training",
-}
 
 
 def trace(params: Params, study: str, table: Table, content: pd.DataFrame) -> dict[str, Any]:
@@ -45,7 +36,7 @@ def trace(params: Params, study: str, table: Table, content: pd.DataFrame) -> di
     for line, (method, run, source) in enumerate(content[["method", "run", "source"]].itertuples(index=False), start=2):
         row = {"line": line, "method": method, "source": source}
         rows.append(row | (_measured(params, study, run) if source == "measured" else _published(next(printed))))
-    return {"columns": {name: _FILES.get(name, "params.yaml") for name in content.columns}, "rows": rows}
+    return {"columns": {name: COLUMNS[name].file for name in content.columns}, "rows": rows}
 
 
 def _measured(params: Params, study: str, name: str) -> dict[str, Any]:

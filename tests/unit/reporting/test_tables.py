@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from dip.reporting.measured import MeasuredRow
-from dip.reporting.tables import LAYOUTS, build_table, format_hours, format_significant, write_table
+from dip.reporting.tables import LAYOUTS, build_table, write_table
 
 MakeRow = Callable[..., MeasuredRow]
 
@@ -104,30 +104,6 @@ def test_user_mistakes(make_row: MakeRow) -> None:
     with pytest.raises(ValueError, match=r"run 'demo_dip' has no latency\.json"):
         build_table("table2", [replace(row, latency=None)])
     assert build_table("table3", [replace(row, latency=None)], published=False).loc[0, "FID"] == "12.97"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (0.016666, "0.0167"), (0.12, "0.120"), (0.9999, "1.00"), (9.876, "9.88"), (84, "84.0"),
-     (99.96, "100"), (123.4, "123"), (1234.5, "1234")],
-)  # fmt: skip
-def test_significant_digits(value: float, text: str) -> None:
-    """A short training shows as 0.00 hours, or a long one in powers of ten."""
-    assert format_significant(value) == text
-
-
-@pytest.mark.parametrize(
-    ("hours", "device", "text"),
-    [
-        (0.0167, "CPU, AMD EPYC 9B14", "0.0167 CPU core-hours"),
-        (0.5, "cpu", "0.500 CPU core-hours"),
-        (672.0, "NVIDIA H200", "672 H200 GPU hours"),
-        (1.5, "NVIDIA GeForce RTX 4090", "1.50 GeForce RTX 4090 GPU hours"),
-    ],
-)
-def test_hours_name_their_device(hours: float, device: str, text: str) -> None:
-    """CPU time passes for GPU time."""
-    assert format_hours(hours, device) == text
 
 
 def test_csv_round_trip(make_row: MakeRow, tmp_path: Path) -> None:
