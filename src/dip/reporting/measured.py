@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-_METRICS = ("fid", "sfid", "inception_score", "precision", "recall")
+_METRICS = ("fid", "sfid", "inception_score", "precision", "recall")  # what all results have
 
 
 @dataclass(frozen=True)
@@ -176,16 +176,18 @@ def _object(text: str, path: Path, place: str) -> dict[str, Any]:
 
 
 def _value(content: Mapping[str, Any], key: str, kind: type, path: Path) -> None:
-    if key not in content:
-        raise ValueError(f"{path}: {key} is missing; it has {', '.join(content)}")
-    value = content[key]
+    value = _present(content, key, path)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{path}: {key} should be of type {kind.__name__}, it is {value!r}")
 
 
 def _number(content: Mapping[str, Any], key: str, path: Path) -> None:
-    if key not in content:
-        raise ValueError(f"{path}: {key} is missing; it has {', '.join(content)}")
-    value = content[key]
+    value = _present(content, key, path)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{path}: {key} should be a finite number, it is {value!r}")
+
+
+def _present(content: Mapping[str, Any], key: str, path: Path) -> Any:
+    if key not in content:
+        raise ValueError(f"{path}: {key} is missing; remove it and run its stage again")
+    return content[key]

@@ -61,12 +61,12 @@ def test_wrong_value_is_named(run_folder: Callable[..., Path], key: str, value: 
 
 
 def test_missing_value_is_named(run_folder: Callable[..., Path]) -> None:
-    """A metrics file of an older version gives a bare KeyError."""
+    """A metrics file of an older version gives a bare KeyError, or nobody knows what to do."""
     folder = run_folder()
     metrics = json.loads((folder / "metrics.json").read_text())
     del metrics["sfid"]
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    with pytest.raises(ValueError, match=r"metrics\.json: sfid is missing"):
+    with pytest.raises(ValueError, match=r"metrics\.json: sfid is missing; remove it and run its stage again"):
         MeasuredRow.load(folder, epochs=4, **_WHO)
 
 
