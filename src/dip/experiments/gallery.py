@@ -56,7 +56,8 @@ def run(settings: Gallery, params: Params) -> dict[str, NDArray]:
 
 def draw(settings: Gallery, arrays: Mapping[str, NDArray]) -> Figure:
     """A block of samples under the name and number of each class; in the PNG a pixel of an image is a dot."""
-    blocks = [_block(images, settings.columns) for images in arrays["images"]]
+    columns = min(settings.columns, settings.num_samples)
+    blocks = [_block(images, columns) for images in arrays["images"]]
     height, width = blocks[0].shape[:2]
     total = len(blocks) * (height + _LABEL_DOTS)
     figure = Figure(figsize=(width / _DPI, total / _DPI))

@@ -72,6 +72,12 @@ def test_small_images_are_enlarged() -> None:
     assert figure.get_figwidth() == pytest.approx(3 * 100 / 300)
 
 
+def test_few_samples_fill_the_picture() -> None:
+    """Wrong: most of a picture of three samples would be white."""
+    figure = gallery.draw(settings(num_samples=2, columns=8), {"images": np.zeros((2, 2, 32, 32, 3), np.uint8)})
+    assert figure.get_figwidth() == pytest.approx(2 * 100 / 300)
+
+
 def test_names_and_numbers_must_belong_together(made: Params) -> None:
     """Wrong: a figure would show bullfrogs under the name of tree frogs."""
     gallery.check_names({0: "Coins, money", 1: "chelsea"}, ["coins", "chelsea"])
