@@ -44,7 +44,6 @@ _QUANTITIES = {
     "period": _Quantity("Patch period (none: 1)", is_metric=True),
     "gflops": _Quantity("GFLOP/pass ↓"),
     "latency_seconds": _Quantity("Seconds/image ↓", is_time=True),
-    "training_hours": _Quantity("Training hours ↓", is_time=True),
 }
 _ROW_INCHES = 1.4
 _LINE_INCHES = 0.125
