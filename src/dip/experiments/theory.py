@@ -281,4 +281,4 @@ def _draw_errors(ax: Axes, arrays: dict[str, np.ndarray], num_low: int) -> None:
     ax.set_ylim(-10, 30)
     ax.set_ylabel("Above DiP's (%)")
     keys = [_key(label, colour, _DASHED) for label, colour in zip(parts, _COLOURS, strict=False)]
-    ax.legend(handles=[*keys, _key("fed x$_t$", "0.2", _DOTTED)], loc="upper left", **_LEGEND)
+    ax.legend(handles=[*keys, _key("fed xₜ", "0.2", _DOTTED)], loc="upper left", **_LEGEND)

@@ -25,6 +25,7 @@ _STYLE: Any = {
     **{"axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "grid.linewidth": 0.4},
     **{"axes.labelpad": 2, "axes.titlepad": 4, "xtick.major.pad": 2, "ytick.major.pad": 2},
     **{"grid.color": "0.9", "pdf.fonttype": 42, "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]},
+    "text.parse_math": False,  # titles, labels and captions are plain text, also where it has dollars
 }
 _DATELESS = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 

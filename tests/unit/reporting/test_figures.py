@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dip.reporting.figures import Panel, figure10
+from dip.reporting.style import house_style
 
 METRICS: dict[str, Any] = {"feature_extractor": "photo network", "num_samples": 500, "full_protocol": False}
 
@@ -209,3 +210,14 @@ def test_no_panels(tmp_path: Path) -> None:
     """A figure without panels crashes inside the drawing library."""
     with pytest.raises(ValueError, match="at least one panel"):
         figure10([], tmp_path / "f.pdf", tmp_path / "f.png")
+
+
+def test_dollars_are_text(tmp_path: Path) -> None:
+    """Wrong: a label that speaks of two prices would be set in italics without its dollars, or end in an error."""
+    text = r"$1 and $\2 {"
+    points = _points("head.depth", "fid", {1: 2.0, 2: 1.0}, note=text)
+    panels = [Panel(text, "head.depth", "fid", {text: points})]
+    figure10(panels, tmp_path / "f.pdf", tmp_path / "f.png", caption=text)
+    with house_style():
+        figure = Figure()
+        assert not figure.text(0, 0, text).get_parse_math()
