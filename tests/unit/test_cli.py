@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,16 @@ def test_reader_that_has_seen_enough(
             cli.main(["status"])
     assert stop.value.code == 1
     assert capfd.readouterr().err == ""
+
+
+def test_reader_that_ends_in_the_middle_of_much(workplace: Path) -> None:
+    """Wrong: the rest of an output that does not fit into a pipe would end with "Broken pipe"."""
+    call = [sys.executable, "-c", "from dip import cli; cli.main()", "explain", "--parameters", "results", "data"]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
 
 
 def test_our_own_errors_keep_their_traceback(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import argparse
 import gc
 import logging
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -39,13 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _stdout_is_closed() -> bool:
-    """Whether whatever read the output, `head` for example, has ended; nothing more is written to it then."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
-        return True
-    return False
+    """Whether whatever read the output, `head` for example, has ended; nothing more is written to it then.
+
+    To write again does not tell: what could not be written may be lost, and then there is nothing to write.
+    """
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # it tells errors of whatever it is asked for
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:

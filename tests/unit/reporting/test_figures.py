@@ -214,7 +214,7 @@ def test_no_panels(tmp_path: Path) -> None:
 
 def test_dollars_are_text(tmp_path: Path) -> None:
     """Wrong: a label that speaks of two prices would be set in italics without its dollars, or end in an error."""
-    text = r"$1 and $\2 {"
+    text = r"from $1 {x to $2"
     points = _points("head.depth", "fid", {1: 2.0, 2: 1.0}, note=text)
     panels = [Panel(text, "head.depth", "fid", {text: points})]
     figure10(panels, tmp_path / "f.pdf", tmp_path / "f.png", caption=text)
