@@ -204,7 +204,7 @@ def test_compiled_model_is_the_same_function(small, head: str, placement: str) -
         ({"num_heads": 8}, r"divisible by 4 .* hidden size / number of heads = 2"),
         (
             {"head": "transformer"},
-            "unknown head 'transformer', expected one of unet, mlp, attention, coordinate",
+            f"unknown head 'transformer', expected one of {', '.join(HEADS)}",
         ),
         ({"placement": "first"}, "unknown placement 'first', expected one of post_hoc, intermediate, hybrid"),
         ({"head_input": "pixels"}, "unknown head_input 'pixels'"),
