@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -268,23 +269,23 @@ def work_folder(run: str, spec: str, manifest: bytes, *weights: str) -> Path:
     return WORK / f"{run}-{digest[:12]}"
 
 
-def stage_folder(run: str, stage: str, spec: str, *inputs: Path) -> Path:
+def stage_folder(run: str, stage: str, spec: str, inputs: Mapping[Path, str]) -> Path:
     """State of another stage of a run in progress; like Snakemake, it knows a file by its size and time.
 
     Args:
         run: Name of the run.
         stage: What is done, "sample" for example.
         spec: Canonical JSON of the parameters.
-        inputs: Files that the stage reads.
+        inputs: Files that the stage reads, each with the command that makes it.
 
     Raises:
         ValueError: A file is missing.
     """
     digest = hashlib.sha256(spec.encode())
-    for path in inputs:
+    for path, command in inputs.items():
         try:
             found = path.stat()
         except FileNotFoundError:
-            raise ValueError(f"{path} is missing; make it first: `snakemake --profile ... {path}`") from None
+            raise ValueError(f"{path} is missing; make it with `{command}`") from None
         digest.update(f"\0{path}\0{found.st_size}\0{found.st_mtime_ns}".encode())
     return WORK / f"{run}-{stage}-{digest.hexdigest()[:12]}"

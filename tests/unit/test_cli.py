@@ -50,7 +50,10 @@ def message(*arguments: str) -> str:
             "dip train: dip_ep2 takes the weights of dip (params.yaml: runs.dip_ep2.checkpoint); run",
         ),
         (["milestone", "dip"], "dip milestone: results/demo/runs/dip: the run takes no milestone"),
-        (["sample", "dip"], "dip sample: results/demo/runs/dip/model.safetensors is missing; make it first"),
+        (
+            ["sample", "dip"],
+            "dip sample: results/demo/runs/dip/model.safetensors is missing; make it with `dip train dip`",
+        ),
         (["train", "dip", "--launcher", "slurm", "--slurm", "absent.yaml"], "dip train: absent.yaml: cannot be read"),
     ],
 )

@@ -174,13 +174,14 @@ class _StageJob(Job):
         Raises:
             ValueError: One of the files that it reads is missing.
         """
-        work = stage_folder(run, cls.stage, spec.canonical(), *cls.inputs(target, spec))
+        work = stage_folder(run, cls.stage, spec.canonical(), cls.inputs(run, target, spec))
         return cls(run, target, work, spec, settings)
 
     @staticmethod
-    def inputs(target: RunFolder, spec: Any) -> tuple[Path, ...]:
-        """What the stage reads: weights, unless it says otherwise."""
-        return (target.weights(spec),)
+    def inputs(run: str, target: RunFolder, spec: Any) -> dict[Path, str]:
+        """What the stage reads, with the command that makes it: weights, unless it says otherwise."""
+        weights = target.weights(spec)
+        return {weights: f"dip milestone {run}" if spec.is_milestone else f"dip train {weights.parent.name}"}
 
 
 @dataclass(frozen=True)
@@ -234,9 +235,10 @@ class EvaluationJob(_StageJob):
     spec: EvaluationSpec
 
     @staticmethod
-    def inputs(target: RunFolder, spec: EvaluationSpec) -> tuple[Path, ...]:
+    def inputs(run: str, target: RunFolder, spec: EvaluationSpec) -> dict[Path, str]:
         """Samples and what they are compared with."""
-        return target.samples, reference(spec.evaluation_name)
+        name = spec.evaluation_name
+        return {target.samples: f"dip sample {run}", reference(name): f"dip reference {name}"}
 
     @property
     def outputs(self) -> tuple[Path, ...]:

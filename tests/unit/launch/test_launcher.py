@@ -19,7 +19,7 @@ from dip.launch.folder import WorkFolder
 from dip.launch.jobs import EvaluationJob, LatencyJob, SamplingJob, TrainingJob, publish_milestone
 from dip.launch.launcher import JobFailedError, Launcher, launch
 from dip.paths import RunFolder, Store
-from dip.schema import Alignment, EvaluationSpec, MilestoneSpec, Params, SamplingSpec, TrainingSpec
+from dip.schema import Alignment, EvaluationSpec, MilestoneSpec, Params, SamplingSpec, SolverSpec, TrainingSpec
 from dip.training import loop
 
 
@@ -208,12 +208,32 @@ def test_a_publication_goes_on_where_it_was_cut_off(
     assert not sampling.finished()
 
 
-def test_missing_inputs_are_named(params: Params) -> None:
-    """Wrong: a job would wait in the queue for hours only to fail."""
+@pytest.mark.parametrize(
+    ("stage", "part", "name", "message"),
+    [
+        (SamplingJob, SamplingSpec, "dip", r"/dip/model\.safetensors is missing; make it with `dip train dip`"),
+        (LatencyJob, SolverSpec, "dip_2steps", r"/dip/model\.safetensors is missing; make it with `dip train dip`"),
+        (
+            SamplingJob,
+            SamplingSpec,
+            "dip_ep2",
+            r"/dip_ep2/model\.safetensors is missing; make it with `dip milestone dip_ep2`",
+        ),
+        (EvaluationJob, EvaluationSpec, "dip", r"/dip/samples\.npz is missing; make it with `dip sample dip`"),
+    ],
+)
+def test_missing_inputs_are_named(params: Params, stage: Any, part: Any, name: str, message: str) -> None:
+    """Wrong: a job would wait in the queue for hours only to fail, or nobody know which command to call first."""
+    with pytest.raises(ValueError, match=f"results/demo/runs{message}"):
+        stage.of(name, RunFolder.of("demo", name), params.runs[name].part(part))
+
+
+def test_missing_reference_is_named(params: Params) -> None:
+    """Wrong: likewise, for what does not lie in the run's folder."""
     target = RunFolder.of("demo", "dip")
-    with pytest.raises(ValueError, match=r"results/demo/runs/dip/model\.safetensors is missing; make it first"):
-        SamplingJob.of("dip", target, params.runs["dip"].part(SamplingSpec))
-    with pytest.raises(ValueError, match=r"results/demo/runs/dip/samples\.npz is missing; make it first"):
+    target.folder.mkdir(parents=True)
+    target.samples.touch()
+    with pytest.raises(ValueError, match=r"photos\.npz is missing; make it with `dip reference photos`"):
         EvaluationJob.of("dip", target, params.runs["dip"].part(EvaluationSpec))
 
 
