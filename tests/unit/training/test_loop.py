@@ -13,20 +13,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainings import changed, use_encoder
 
-from dip.diffusion.alignment import PatchEncoder
-from dip.paths import RunFolder
+from dip.paths import RunFolder, Store
 from dip.schema import Alignment, TrainingSpec
-from dip.training import checkpoint, loop, optimization
-from dip.training.distributed import Group, Place
+from dip.training import checkpoint, loop
 from dip.training.loop import publish, train
-from dip.training.state import TrainingState
 
 MEASURED = ("images_per_second", "gpu_hours", "data_wait", "memory_gib")
 
@@ -69,10 +66,6 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint.StateFolder, "save", save)
-
-
-def changed(spec: TrainingSpec, **changes: Any) -> TrainingSpec:
-    return spec.model_copy(update={"training": spec.training.model_copy(update=changes)})
 
 
 def test_training_learns_and_writes_what_it_did(uninterrupted: Path, spec: TrainingSpec) -> None:
@@ -326,45 +319,37 @@ def test_folder_that_cannot_be_written_to(workplace: Path, spec: TrainingSpec) -
         train(spec, Path("file/work"))
 
 
+@pytest.mark.parametrize("difference", ["parameters", "data"])
 def test_state_of_another_training_is_refused(
-    workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch, difference: str
 ) -> None:
-    """Wrong: weights of other parameters would go into the result."""
+    """Wrong: weights of other parameters, or of an earlier preparation of the data, would go into the result."""
     with monkeypatch.context() as patch:
         interrupt_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             train(spec, Path("work"), save_steps=2)
+    if difference == "parameters":
+        spec = changed(spec, learning_rate=1e-3)
+    else:
+        manifest = Store.of("photos").manifest
+        manifest.write_text(manifest.read_text() + "\n")
     with pytest.raises(ValueError, match=r"work/state-0000000\d\.pt: a checkpoint of a training with other parameters"):
-        train(changed(spec, learning_rate=1e-3), Path("work"))
-
-
-class Colours(torch.nn.Module):
-    """A stand-in for DINOv2 with 2 x 2 patches."""
-
-    num_prefix_tokens, num_features, patch_embed = 0, 3, SimpleNamespace(grid_size=(2, 2))
-
-    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(2).transpose(1, 2)  # (B, 4, 3)
+        train(spec, Path("work"))
 
 
 def test_state_aligned_with_another_encoder_is_refused(
     workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong: a model that was aligned with two encoders would be published as that of one."""
-
-    def encoder_with(checksum: str) -> None:
-        encoder = PatchEncoder(Colours(), (0.5,) * 3, (0.5,) * 3, 8, checksum)
-        monkeypatch.setattr("dip.diffusion.alignment.load_encoder", lambda name, path: encoder)
-
-    aligned = spec.model_copy(update={"training": spec.training.model_copy(update={"alignment": Alignment(block=1)})})
-    encoder_with("a" * 64)
+    aligned = changed(spec, alignment=Alignment(block=1))
+    use_encoder(monkeypatch, "a" * 64)
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         interrupt_after(patch, saves=1)
         train(aligned, Path("work"), save_steps=2)
-    encoder_with("b" * 64)
+    use_encoder(monkeypatch, "b" * 64)
     with pytest.raises(ValueError, match="a checkpoint of a training with other parameters or data"):
         train(aligned, Path("work"))
-    encoder_with("a" * 64)
+    use_encoder(monkeypatch, "a" * 64)
     train(aligned, Path("work"))
     assert json.loads(Path("work/params.json").read_text())["encoder_sha256"] == "a" * 64
 
@@ -375,18 +360,31 @@ def test_seed_changes_the_training(uninterrupted: Path, spec: TrainingSpec) -> N
     assert log(Path("other"))[0]["loss"] != log(uninterrupted)[0]["loss"]
 
 
-def test_learning_rate_warms_up_falls_and_is_scaled_for_the_head(workplace: Path, spec: TrainingSpec) -> None:
-    """Wrong: the head would learn at the backbone's rate, or the schedule would not end at zero."""
-    training = changed(spec, warmup_steps=4, schedule="cosine", head_learning_rate_scale=4.0).training
-    group = Group(Place(), torch.device("cpu"))
-    state = TrainingState.new(changed(spec, head_learning_rate_scale=4.0), group)
-    head = set(map(id, state.model.head_parameters()))
-    assert [{id(p) in head for p in group["params"]} for group in state.optimizer.param_groups] == [{False}, {True}]
-    rates = [optimization.set_learning_rate(state.optimizer, training, step, 16) for step in range(16)]
-    assert rates[:4] == pytest.approx([0.0025, 0.005, 0.0075, 0.01])
-    assert rates[4] == pytest.approx(0.01) and rates[10] == pytest.approx(0.005) and 0 < rates[15] < 2e-4
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert [group["lr"] for group in state.optimizer.param_groups] == pytest.approx([rates[15], 4 * rates[15]])
+def test_flips_and_clipping_are_those_of_the_settings(
+    workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: data that must not be mirrored would be, or a gradient would not be clipped, whatever params.yaml says."""
+    flips, clips = set(), set()
+    load_batch, gradient_norm = loop.load_batch, loop.gradient_norm
+    monkeypatch.setattr(loop, "load_batch", lambda *a, flip, **s: (flips.add(flip), load_batch(*a, flip=flip, **s))[1])
+    monkeypatch.setattr(loop, "gradient_norm", lambda *a: (clips.add(a[1]), gradient_norm(*a))[1])
+    train(changed(spec, horizontal_flip=False, gradient_clip=0.5, epochs=1, milestones=()), Path("work"))
+    assert (flips, clips) == ({False}, {0.5})
+
+
+def test_weights_are_written_last(workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a call that is killed before it has written the rest would leave what passes for a finished training."""
+    there: list[str] = []
+    original = loop.save_weights
+
+    def save_weights(path: Path, *rest: Any) -> None:
+        if path.name == "model.safetensors":
+            there.extend(file.name for file in path.parent.iterdir())
+        original(path, *rest)
+
+    monkeypatch.setattr(loop, "save_weights", save_weights)
+    train(changed(spec, ema_decays=(0.9,), epochs=1, milestones=()), Path("work"))
+    assert set(there) >= {"milestone-0001-ema0.9.safetensors", "params.json", "training.jsonl"}
 
 
 def test_publish_brings_the_weights_last(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

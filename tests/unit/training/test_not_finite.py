@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from trainings import changed
 
 from dip.schema import TrainingSpec
 from dip.training import optimization
+from dip.training.ema import EMA
 from dip.training.interval import NonFiniteError
 from dip.training.loop import train
 
@@ -68,5 +71,24 @@ def test_gradient_that_is_not_finite_is_not_kept(
     broken_loss(step, spoil)
     with pytest.raises(NonFiniteError, match=rf"the gradient is not finite at step {step}; .* of step {step - 2}"):
         train(spec, work, save_steps=2)
+    assert not (work / f"state-{step:08d}.pt").exists()
+    assert not (work / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("step", "decay"), [(6, 0.5), (16, 0.9)])
+def test_weights_that_are_not_finite_are_not_kept(
+    workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch, step: int, decay: float
+) -> None:
+    """Wrong: an update that overflows after a sound gradient would be published, or spoil every later checkpoint."""
+    original, work = EMA.update, Path("work")
+
+    def update(self: EMA, model: nn.Module, number: int) -> None:
+        original(self, model, number)
+        if number == step:
+            self.shadows[decay]["x_embedder.bias"][0] = float("inf")
+
+    monkeypatch.setattr(EMA, "update", update)
+    with pytest.raises(NonFiniteError, match=rf"the weights are not finite after step {step}; .* of step {step - 2}"):
+        train(changed(spec, ema_decays=(0.9,)), work, save_steps=2)
     assert not (work / f"state-{step:08d}.pt").exists()
     assert not (work / "model.safetensors").exists()

@@ -1,0 +1,48 @@
+"""One step of the optimisation: what AdamW is given, the learning rate and the clipping of gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import AdamW
+from trainings import changed
+
+from dip.schema import TrainingSpec
+from dip.training.distributed import Group, Place
+from dip.training.optimization import gradient_norm, set_learning_rate
+from dip.training.state import TrainingState
+
+GROUP = Group(Place(), torch.device("cpu"))
+
+
+def test_learning_rate_warms_up_falls_and_is_scaled_for_the_head(workplace: Path, spec: TrainingSpec) -> None:
+    """Wrong: the head would learn at the backbone's rate, or the schedule would not end at zero."""
+    training = changed(spec, warmup_steps=4, schedule="cosine", head_learning_rate_scale=4.0).training
+    state = TrainingState.new(changed(spec, head_learning_rate_scale=4.0), GROUP)
+    head = set(map(id, state.model.head_parameters()))
+    assert [{id(p) in head for p in group["params"]} for group in state.optimizer.param_groups] == [{False}, {True}]
+    rates = [set_learning_rate(state.optimizer, training, step, 16) for step in range(16)]
+    assert rates[:4] == pytest.approx([0.0025, 0.005, 0.0075, 0.01])
+    assert rates[4] == pytest.approx(0.01) and rates[10] == pytest.approx(0.005) and 0 < rates[15] < 2e-4
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert [group["lr"] for group in state.optimizer.param_groups] == pytest.approx([rates[15], 4 * rates[15]])
+
+
+def test_adamw_has_the_betas_and_the_weight_decay_of_the_settings(spec: TrainingSpec) -> None:
+    """Wrong: every run would be trained with PyTorch's own, whatever params.yaml says."""
+    state = TrainingState.new(changed(spec, betas=(0.8, 0.9), weight_decay=0.3), GROUP)
+    groups = state.optimizer.param_groups
+    assert [(group["betas"], group["weight_decay"]) for group in groups] == [((0.8, 0.9), 0.3)] * 2
+
+
+def test_gradient_is_clipped_and_its_norm_is_that_before() -> None:
+    """Wrong: a step would be as long as its gradient, or the log would show the same norm at every step."""
+    weight = nn.Parameter(torch.zeros(4))
+    weight.grad = torch.full((4,), 3.0)
+    optimizer = AdamW([weight])
+    assert gradient_norm(optimizer, None) == 6 == weight.grad.norm()
+    assert gradient_norm(optimizer, 1.5) == 6
+    assert weight.grad.norm().item() == pytest.approx(1.5)
