@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from image_files import content_of, write_folder
+from image_files import TURNED, content_of, encoded, picture, write_folder
 
 from dip.data import shards
+from dip.data.dataset import ImageStore
+from dip.data.decode import decode
 from dip.data.manifest import read_manifest
 from dip.data.prepare import prepare
 from dip.data.verify import verify
@@ -77,6 +80,17 @@ def test_shards_of_an_interrupted_preparation_are_not_read(
             prepare("x", dataset, store)
     monkeypatch.setattr(shards, "sha256", never)
     prepare("x", dataset, store)
+
+
+def test_shard_of_upright_images_is_no_shard_of_imagenet(
+    tmp_path: Path, own: Make, settings: Make, store: Store
+) -> None:
+    """Wrong: a dataset that becomes an ImageNet would keep images that ADM does not turn."""
+    content = encoded(picture(8, 8), "PNG", exif=TURNED)
+    source = write_folder(tmp_path / "train", {"n01440764/1.png": content})
+    for make, upright in ((own, True), (settings, False)):
+        prepare("x", make(source, num_classes=1, num_images=1), store)
+        np.testing.assert_array_equal(ImageStore(store).images[0], decode(content, 8, upright=upright))
 
 
 def never(*arguments: Any, **options: Any) -> str:

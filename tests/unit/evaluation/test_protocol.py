@@ -42,13 +42,14 @@ def test_reference_statistics_are_those_of_all_images(files, extractor, crops):
 
 def test_metrics_are_those_of_the_parts(files, extractor, crops):
     """FID and sFID against the stored statistics, precision and recall against the stored images."""
-    metrics = evaluate(files / "samples.npz", files / "reference.npz", extractor, num_samples=400, is_chunk_size=150)
+    settings = {"num_samples": 400, "k": 5, "is_chunk_size": 150}
+    metrics = evaluate(files / "samples.npz", files / "reference.npz", extractor, **settings)
     everything = extract(extractor, crops.images[:900])
     real, sample = extract(extractor, crops.images[:900:3]), extract(extractor, crops.images[2000:2400])
     assert metrics["fid"] == pytest.approx(frechet_distance(everything.pool, sample.pool), rel=1e-4)
     assert metrics["sfid"] == pytest.approx(frechet_distance(everything.spatial, sample.spatial), rel=1e-4)
     assert metrics["inception_score"] == pytest.approx(inception_score(sample.probabilities, 150), rel=1e-5)
-    assert (metrics["precision"], metrics["recall"]) == pytest.approx(precision_recall(real.pool, sample.pool))
+    assert (metrics["precision"], metrics["recall"]) == pytest.approx(precision_recall(real.pool, sample.pool, 5))
     assert metrics["patch_grid"] is None, "nobody knows the patch of these samples"
 
 
@@ -132,7 +133,8 @@ def test_references_of_the_adm_release_are_known_by_name_and_checksum(files, ext
     np.savez(tmp_path / "copy.npz", **content)
     np.savez(tmp_path / name, **{**content, "arr_0": crops.images[:50]})
     monkeypatch.setitem(protocol.ADM_REFERENCES, name, hashlib.sha256((tmp_path / "copy.npz").read_bytes()).hexdigest())
-    copy = evaluate(files / "samples.npz", tmp_path / "copy.npz", extractor, num_samples=400)
+    settings = {"num_samples": 400, "reference_name": "copy.npz"}  # as params.yaml names the file
+    copy = evaluate(files / "samples.npz", tmp_path / "copy.npz", extractor, **settings)
     assert copy["reference"] == name
     assert not any("checksum" in text or "unknown origin" in text for text in copy["deviations"])
     other = evaluate(files / "samples.npz", tmp_path / name, extractor, num_samples=400)

@@ -15,8 +15,8 @@ from dip.evaluation import stage
 from dip.evaluation.npz import load_reference
 from dip.evaluation.photo_network import save_photo_network
 from dip.evaluation.protocol import write_reference
-from dip.paths import Store, feature_network, reference
-from dip.schema import Evaluation, FileReference, Photographs
+from dip.paths import RunFolder, Store, feature_network, reference
+from dip.schema import Evaluation, EvaluationSpec, FileReference, Photographs
 
 EVALUATOR = Evaluation.parse(
     json.dumps(
@@ -55,6 +55,28 @@ def test_reference_of_a_dataset_is_of_all_its_images(place):
     other = DATASET.model_copy(update={"crops_per_class": 7})
     with pytest.raises(ValueError, match=r"prepared with crops_per_class = 60, params\.yaml says 7"):
         stage.make_reference("photos", EVALUATOR, {"crops": other}, Path("made.npz"))
+
+
+def test_reference_of_held_out_crops_has_its_own_seed_and_number(load, content, tmp_path, monkeypatch):
+    """Two references of one dataset would be the same crops, or fewer than asked for."""
+    content["evaluation"]["photos"]["reference"] |= {"num_images": 6, "seed": 9}
+    params, asked, crops = load(content), [], np.zeros((2, 8, 8, 3), np.uint8)
+    monkeypatch.setattr(stage, "_extractor", lambda *arguments: None)
+    monkeypatch.setattr(stage, "held_out_crops", lambda dataset, *rest: (asked.append(rest), (crops, None))[1])
+    monkeypatch.setattr(stage, "write_reference", lambda *_, **settings: asked.append(settings["num_manifold_images"]))
+    stage.make_reference("photos", params.evaluation["photos"], params.datasets, tmp_path / "made.npz")
+    assert asked == [(6, 9), 6]
+
+
+def test_a_run_is_measured_with_the_settings_of_its_evaluator(run, tmp_path, monkeypatch):
+    """Every run would be measured with the defaults, or at the grid of other patches, whatever params.yaml says."""
+    asked = {}
+    monkeypatch.setattr(stage, "_extractor", lambda *arguments: None)
+    monkeypatch.setattr(stage, "evaluate", lambda *_, **s: (asked.update(s), dict.fromkeys(stage.SCORES, 0.5))[1])
+    evaluation = run.evaluation.model_copy(update={"neighbours": 5, "inception_score_chunk": 7})
+    spec = run.part(EvaluationSpec).model_copy(update={"evaluation": evaluation})
+    stage.evaluate_run(spec, RunFolder(tmp_path), RunFolder(tmp_path / "work"))
+    assert [asked[key] for key in ("k", "is_chunk_size", "patch_size", "num_samples")] == [5, 7, 4, 10]
 
 
 def test_references_are_files_evaluators_or_datasets(place):

@@ -15,7 +15,7 @@ from PIL import Image
 from dip.model import build_model
 from dip.paths import RunFolder, Store
 from dip.sampling import workers
-from dip.sampling.draw import load_sampler, sample_labels
+from dip.sampling.draw import draw_images, load_sampler, sample_labels
 from dip.sampling.fast import FastSampler
 from dip.sampling.generate import sample_grid, sample_run
 from dip.sampling.shards import Shards
@@ -108,6 +108,39 @@ def test_shards_of_other_settings_are_not_mixed_in(weights: Path, run: Run, monk
     assert len(list(target.folder.glob("shards-*/*.npz"))) == 5
     sample_run(other, weights, target, batch_size=4, shard_size=4)
     assert content("run") == content("other"), "and the shards that nobody needs any more are gone"
+
+
+def test_shards_are_found_again_for_the_same_work_only(
+    weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: images of other weights, of another rounding or of other noise would be merged into one set."""
+
+    def folder(path: Path = weights, batch: int = 2, device: str = "cpu", speed: str = "fast", seed: int = 0) -> Path:
+        chosen = spec(run, 6).model_copy(update={"sampling": run.sampling.model_copy(update={"seed": seed})})
+        arguments = path, RunFolder(Path("run")), batch, 2, torch.device(device), speed
+        return workers.Work.of(chosen, *arguments).shards.folder
+
+    other = weights.with_name("other.safetensors")
+    other.write_bytes(weights.read_bytes()[:-4] + b"abcd")
+    changes = [{"path": other}, {"batch": 1}, {"device": "cuda"}, {"speed": "plain"}, {"seed": 1}]
+    folders = [folder(), *(folder(**change) for change in changes)]  # type: ignore[arg-type]
+    assert folder() == folders[0]
+    monkeypatch.setattr(workers, "dtype_name", lambda precision, device: "float16")
+    folders.append(folder())
+    assert len(set(folders)) == len(changes) + 2
+
+
+def test_samples_are_written_last(weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: after a kill what waits for the samples would find them without what they were made with."""
+    target, there, merge = RunFolder(Path("run")), [], Shards.merge
+
+    def watched(self: Shards, *arguments: object) -> None:
+        there.extend([target.sampling.exists(), target.grid.exists()])
+        merge(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Shards, "merge", watched)
+    sample_run(spec(run, 4), weights, target)
+    assert there == [True, True]
 
 
 def test_several_processes_share_the_shards(weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +237,16 @@ def test_samples_that_are_not_numbers_are_refused(weights: Path, run: Run) -> No
     assert not Path("run/samples.npz").exists()
 
 
+def test_seed_changes_the_noise(weights: Path, run: Run) -> None:
+    """Wrong: sets of samples of several seeds would be the same images."""
+    labels, found = np.zeros(4, np.int64), []
+    sampler = load_sampler(spec(run, 4), weights, torch.device("cpu"))
+    for seed in (0, 1):
+        chosen = spec(run, 4).model_copy(update={"sampling": run.sampling.model_copy(update={"seed": seed})})
+        found.append(draw_images(sampler, chosen, labels, [(i,) for i in range(4)]))
+    assert all((one != other).any() for one, other in zip(*found, strict=True))
+
+
 def test_more_samples_begin_with_the_same_noise(weights: Path, run: Run) -> None:
     """Wrong: sample i would depend on how many there are (labels are shuffled, so unlabelled drawing is used)."""
     uniform = run.sampling.model_copy(update={"labels": "uniform"})
@@ -274,7 +317,9 @@ def test_labels_are_shuffled_and_fixed_by_the_seed() -> None:
 
 
 def test_uniform_labels_are_drawn() -> None:
-    """Wrong: labels out of range, or some never drawn."""
+    """Wrong: labels out of range, or some never drawn, or the same ones for every seed."""
+    drawn = [sample_labels("uniform", 99, 10, seed=seed) for seed in (0, 1)]
+    assert (drawn[0] != drawn[1]).any()
     counts = np.bincount(sample_labels("uniform", 10_000, 10, seed=0), minlength=10)
     assert len(counts) == 10 and counts.min() > 850 and counts.max() < 1150
     assert counts.max() - counts.min() > 1
