@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from dip.diffusion.alignment import PatchEncoder, RepresentationAlignment, load_encoder, negative_cosine
@@ -63,6 +65,16 @@ def test_encoder_sees_resized_images_normalised_as_in_its_training(encoder: Patc
     assert features.shape == (2, 16, 5)
     assert features.dtype == torch.float32
     assert features.max() < 50, "the class token is not a patch"
+
+
+def test_images_are_resized_for_the_encoder_as_pillow_does(encoder: PatchEncoder) -> None:
+    """Wrong: fine texture would alias into features of what is not in the image."""
+    images = torch.rand(1, 3, 64, 64) * 2 - 1
+    encoder(images)
+    channels = [Image.fromarray(channel.numpy()) for channel in (images[0] + 1) / 2]
+    resized = [torch.from_numpy(np.array(channel.resize((28, 28), Image.Resampling.BICUBIC))) for channel in channels]
+    seen = encoder.vit.seen[0][0] * encoder.std[0] + encoder.mean[0]
+    torch.testing.assert_close(seen, torch.stack(resized), rtol=1e-4, atol=1e-4)
 
 
 def test_features_are_in_the_order_of_the_patches(encoder: PatchEncoder) -> None:

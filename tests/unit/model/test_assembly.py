@@ -6,6 +6,7 @@ import typing
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from compiler import needs_compiler
@@ -128,6 +129,17 @@ def test_time_and_label_reach_every_image_alone(small) -> None:
     assert not torch.allclose(v, model(x_t, t, y.flip(0)), atol=1e-4)
 
 
+def test_condition_is_that_of_the_lineage(small) -> None:
+    """Wrong: a pre-trained backbone would be modulated by another condition than SiLU(t_emb + y_emb), and be lost."""
+    model = randomize(build(small("none")))
+    _, t, y = batch()
+    condition = F.silu(model.t_embedder(t) + model.y_embedder.embedding_table.weight[y])
+    _, blocks, final = model.conditioning(t, y)
+    for part, modulation in zip((*model.blocks, model.final_layer), (*blocks, final), strict=True):
+        layer = part.adaLN_modulation
+        torch.testing.assert_close(modulation, F.linear(condition, layer.weight, layer.bias)[:, None])
+
+
 @pytest.mark.parametrize("head", ["none", *HEADS])
 def test_zero_initialisation_predicts_zero(small, head: str) -> None:
     """Wrong: DiT-only and heads with a zero output layer would not start where the lineage starts."""
@@ -145,6 +157,14 @@ def test_backbone_starts_as_the_settings_say(small) -> None:
     bound = (6 / (256 + 768)) ** 0.5
     assert narrow.blocks[0].attn.qkv.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
     assert not any(block.adaLN_modulation.weight.any() for block in narrow.blocks)
+
+
+def test_both_embeddings_of_patches_start_as_dit_s(small) -> None:
+    """Wrong: patches would reach the tokens at PyTorch's own scale, and with random biases."""
+    model = build(small("unet", placement="intermediate"))
+    for linear in (model.x_embedder, model.intermediate.proj):
+        bound = (6 / sum(linear.weight.shape)) ** 0.5
+        assert 0.95 * bound < linear.weight.abs().max() <= bound and not linear.bias.any()
 
 
 @pytest.mark.slow

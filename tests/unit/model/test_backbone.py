@@ -51,3 +51,12 @@ def test_final_layer_starts_at_zero_and_normalises() -> None:
     output = layer(x, modulation)
     assert output.shape == (2, 5, 48)
     torch.testing.assert_close(layer(10 * x + 3, modulation), output, rtol=1e-3, atol=1e-3)
+
+
+def test_final_layer_is_the_formula() -> None:
+    """Wrong: another order of shift and scale, or another epsilon than DDT's, which small tokens would feel."""
+    layer = FinalLayer(8, 2).double()
+    x = 1e-3 * torch.randn(2, 3, 8, dtype=torch.float64)
+    shift, scale = torch.randn(2, 1, 16, dtype=torch.float64).chunk(2, dim=-1)
+    normal = (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(layer(x, torch.cat([shift, scale], -1)), layer.linear(normal * (1 + scale) + shift))

@@ -81,6 +81,29 @@ def test_initialisation_is_a_named_choice(small, name: str) -> None:
         initialize_head(head, "ones")
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "shapes"),
+    [
+        (
+            "attention",
+            {"depth": 3, "width": 24, "num_heads": 3, "context_width": 5},
+            {"embed.weight": (24, 3 + 5), "rope.cos": (16, 1, 4)},
+        ),
+        (
+            "coordinate",
+            {"depth": 3, "width": 6, "expansion": 4, "num_frequencies": 5},
+            {"embed.weight": (6, 3 + 25), "blocks.2.generator.bias": (2 * 6 * 24,)},
+        ),
+    ],
+)
+def test_a_head_has_the_sizes_of_its_settings(small, name: str, settings: dict, shapes: dict) -> None:
+    """Wrong: the head would have its default sizes, whatever params.yaml says."""
+    head = make(small, name, head_settings=settings)
+    found = {**dict(head.named_parameters()), **dict(head.named_buffers())}
+    assert {key: tuple(found[key].shape) for key in shapes} == shapes
+    assert len(head.blocks) == 3
+
+
 def test_unet_has_the_channels_of_table_4() -> None:
     """Wrong: another U-Net than the paper's (Table 4 and section 4.1)."""
     head = UNetHead(16, 1152)
@@ -234,3 +257,16 @@ def test_generated_block_makes_a_network_for_every_patch() -> None:
         first, second = numbers[:32].view(4, 8), numbers[32:].view(8, 4)
         first, second = first / first.norm(dim=0), second / second.norm(dim=0)
         torch.testing.assert_close(output[i], x[i] + F.silu(block.norm(x[i]) @ first) @ second)
+
+
+def test_coordinate_head_is_the_formula(small) -> None:
+    """Wrong: the generated networks would not see the time, or a pixel would get the position of another."""
+    head = make(small, "coordinate")
+    patches, tokens, t_emb = inputs()
+    context = F.silu(tokens + t_emb[:, None]).flatten(0, 1)
+    colours = patches.view(8, 3, 16).mT  # (B N, P^2, 3)
+    x = head.embed(torch.cat([colours, head.positions.expand(8, -1, -1)], dim=-1))
+    for block in head.blocks:
+        x = block(x, context)
+    expected = head.output(head.norm(x)).mT.reshape(patches.shape)
+    torch.testing.assert_close(head(patches, tokens, t_emb), expected)
