@@ -66,6 +66,7 @@ def mistakes(load: Load, content: Content) -> list[str]:
         ({TRAINING + "alignment": {"block": 3}}, TRAINING + "alignment.block", "3 is more than the 2 blocks"),
         ({TRAINING + "alignment": {"block": 1}}, TRAINING + "alignment", "the encoder has 16 x 16 patches"),
         ({"sampling.euler.cfg_interval": [0.5, 0.5]}, "sampling.euler.cfg_interval", "[0.5, 0.5] is empty"),
+        ({TRAINING + "label_dropout": 0}, "sampling.euler.cfg_scale", "guidance of 2 needs a model that has seen"),
         ({"evaluation.photos.image_size": 16}, "runs.dip.evaluation", "is for images of 16 pixels, the run's have 8"),
     ],
 )
@@ -132,6 +133,11 @@ def test_impossible_run_names_the_key(
             "evaluation.photos.extractor.dataset",
             "'large' has images of 16 pixels, not 8",
         ),
+        (
+            {"evaluation.photos.neighbours": 10},
+            "evaluation.photos.neighbours",
+            "10 is not below 10, the number of samples or of reference images",
+        ),
         ({"datasets.features": {"base": "photos"}}, "datasets.features", "data/features holds the features of all"),
         ({"datasets.references": {"base": "photos"}}, "datasets.references", "give the dataset another name"),
         ({"datasets.photographs": {"base": "photos"}}, "datasets.photographs", "give the dataset another name"),
@@ -184,6 +190,14 @@ def test_weights_to_start_from_must_fit(load: Load, content: Content, edits: dic
         lines = [line for line in mistakes(load, content) if line.startswith("runs.deep.")]
         assert lines[0].startswith("runs.deep.training.init_from: ")
         assert what in lines[0]
+
+
+def test_weights_to_start_from_have_the_same_classes(load: Load, content: Content) -> None:
+    """Wrong: days of training of the first run would come before the message that its table of labels does not fit."""
+    content["datasets"]["more"] = {"base": "photos", "photographs": ["coins", "chelsea", "rocket"]}
+    training = {"init_from": "results/demo/runs/dip/model.safetensors"}
+    content["runs"]["finer"] = {"base": "dip", "dataset": "more", "training": training}
+    assert mistakes(load, content) == ["runs.finer.training.init_from: 'dip' has 2 classes, this run 3"]
 
 
 def test_run_of_an_unknown_study(load: Load, content: Content) -> None:

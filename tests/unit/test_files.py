@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import stat
 from collections.abc import Iterator
@@ -34,6 +35,15 @@ def test_content_appears_at_the_end_only(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_bytes() == "grüß".encode()
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: after a power cut the file would be there, and empty."""
+    path, synced = tmp_path / "file", []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_size, path.exists())))
+    with atomic_write(path) as file:
+        file.write("new")
+    assert synced[0] == (3, False)
 
 
 def test_interrupted_write_keeps_the_old_content(tmp_path: Path) -> None:

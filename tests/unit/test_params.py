@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from dip import params
-from dip.model import build_model
-from dip.schema import Params, Photographs, Run, SamplingSpec, TrainingSpec, UNetHead
+from dip.schema import (
+    Alignment,
+    FileReference,
+    InceptionExtractor,
+    Params,
+    Run,
+    SamplingSpec,
+    Schema,
+    TrainingSpec,
+    UNetHead,
+)
 
 Content = dict[str, Any]
 Load = Callable[..., Params]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def put(content: Content, keys: str, value: Any) -> None:
@@ -66,6 +73,9 @@ def mistakes(load: Load, content: Content | str, study: str | None = None) -> li
         ("training.short.learning_rate", "fast", "training.short.learning_rate", "number"),
         ("training.short.learning_rate", float("nan"), "training.short.learning_rate", ""),
         ("training.short.learning_rate", -1e-4, "training.short.learning_rate", "greater than 0"),
+        ("training.short.learning_rate", float("inf"), "training.short.learning_rate", "finite"),
+        ("training.short.seed", 2**63, "training.short.seed", "less than 9223372036854775808"),
+        ("training.short.timesteps", {"name": "time_shift", "shift": 0}, "training.short.timesteps.shift", "than 0"),
         ("training.short.seed", -1, "training.short.seed", "greater than or equal to 0"),
         ("training.short.ema_decays", [0.9, 1.0], "training.short.ema_decays.1", "less than 1"),
         ("training.short.ema_decays", 0.9, "training.short.ema_decays", "valid array"),
@@ -74,6 +84,7 @@ def mistakes(load: Load, content: Content | str, study: str | None = None) -> li
         ("training.short.betas", [0.9], "training.short.betas.1", "missing"),
         ("training.short.timesteps", {"name": "beta"}, "training.short.timesteps", "logit_normal"),
         ("sampling.euler.cfg_interval", [0.1, 1.5], "sampling.euler.cfg_interval.1", "less than or equal to 1"),
+        ("sampling.euler.cfg_scale", 0.5, "sampling.euler.cfg_scale", "greater than or equal to 1"),
         ("sampling.euler.solver", "rk4", "sampling.euler.solver", "euler"),
         ("models.dip.head", {"name": "unet++"}, "models.dip.head", "expected one of 'unet', 'mlp'"),
         ("models.dip.head", {"name": "unet", "depth": 1}, "models.dip.head.width", "missing"),
@@ -84,6 +95,7 @@ def mistakes(load: Load, content: Content | str, study: str | None = None) -> li
         ("models.dit.num_heads", DELETE, "models.dit.num_heads", "missing"),
         ("datasets.photos.image_size", DELETE, "datasets.photos.image_size", "missing"),
         ("datasets.photos.photographs", ["coins"], "datasets.photos.photographs", "at least 2"),
+        ("datasets.photos.held_out", 1.0, "datasets.photos.held_out", "less than 1"),
         ("datasets", DELETE, "datasets", "missing"),
         ("runs", ["dip"], "runs", "expected a mapping"),
         ("runs.dip", 3, "runs.dip", "expected a mapping"),
@@ -255,6 +267,21 @@ def test_where_files_lie_changes_no_parameter(load: Load, content: Content) -> N
     assert load(content).runs["dip"].canonical() == first
 
 
+@pytest.mark.parametrize(
+    ("schema", "key", "rest"),
+    [
+        (Alignment, "encoder_path", {}),
+        (InceptionExtractor, "weights", {"name": "inception"}),
+        (FileReference, "path", {"kind": "file"}),
+    ],
+)
+def test_where_weights_and_references_lie_changes_no_parameter(
+    schema: type[Schema], key: str, rest: dict[str, str]
+) -> None:
+    """Wrong: a machine that keeps them elsewhere would train, sample or evaluate everything again."""
+    assert schema(**rest, **{key: "/a"}).canonical() == schema(**rest).canonical()
+
+
 def test_study_in_place_of_that_of_the_file(load: Load, content: Content) -> None:
     """Wrong: `snakemake --config study=paper` would build the file's study, or accept a mistyped one."""
     assert load(content, "paper").study == "paper"
@@ -329,62 +356,3 @@ def test_steps_drop_the_incomplete_batch(load: Load, content: Content) -> None:
     put(content, "training.short.batch_size", 5)
     run = load(content).runs["dip"]
     assert (run.steps_per_epoch, run.num_steps) == (3, 12)
-
-
-# --- the shipped file -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Params:
-    return params.load(ROOT / "params.yaml")
-
-
-def test_shipped_file_has_every_study(shipped: Params) -> None:
-    """Wrong: a table or a figure would be missing at one of the scales."""
-    assert set(shipped.studies) == {"paper", "small", "demo"}
-    compared = {
-        name: by_study
-        for name, by_study in shipped.figures.items()
-        if any(entry.kind == "comparison" for entry in by_study.values())  # others belong to the data of one study
-    }
-    for entries in (shipped.tables, compared):
-        assert all(set(by_study) == set(shipped.studies) for by_study in entries.values())
-    assert {"table1", "table2", "table3"} <= set(shipped.tables)
-    assert all(len(entry.runs) == 8 for entry in shipped.tables["table2"].values())
-
-
-@pytest.mark.parametrize("name", ["dip_xl_16", "demo_dip", "small_dip"])
-def test_shipped_models_keep_the_paper_s_ratios(shipped: Params, name: str) -> None:
-    """Wrong: the demo would compare models that the paper does not: D = 1.5 x 3P^2, bottleneck = 2/3 x 3P^2."""
-    model = shipped.runs[name].model
-    pixels = 3 * model.patch_size**2
-    assert model.hidden_size == 1.5 * pixels
-    assert isinstance(model.head, UNetHead)
-    assert model.head.width * 2 ** (model.head.depth - 1) == 2 / 3 * pixels
-
-
-def test_rows_of_table_2_are_trained_alike(shipped: Params) -> None:
-    """Wrong: heads and backbones would be compared at unequal steps or on unequal data."""
-    for study in ("demo", "small"):
-        runs = [shipped.runs[name] for name in shipped.tables["table2"][study].runs]
-        tuned = {"milestones": (), "ema_decays": (), "learning_rate": 1.0, "head_learning_rate_scale": 1.0}
-        assert len({run.training.model_copy(update=tuned).canonical() for run in runs}) == 1
-        assert len({(run.dataset_name, run.sampling.canonical(), run.evaluation_name) for run in runs}) == 1
-
-
-def test_small_study_has_its_scale(shipped: Params) -> None:
-    """Wrong: the GPU's study would be no larger than the demo: 20-40M parameters, crops of 64 x 64 or larger."""
-    run = shipped.runs["small_dip"]
-    with torch.device("meta"):
-        model = build_model(run.model, run.dataset.image_size, run.dataset.num_classes)
-    backbone = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.head_parameters())
-    assert 20e6 <= backbone <= 40e6
-    assert all(r.dataset.image_size >= 64 for r in shipped.runs.values() if r.study == "small")
-
-
-def test_demo_needs_no_download(shipped: Params) -> None:
-    """Wrong: the demo would not run offline."""
-    for run in shipped.runs.values():
-        if run.study == "demo":
-            assert isinstance(run.dataset, Photographs)
-            assert run.evaluation.extractor.name == "photo" and run.training.alignment is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from dip import provenance
 from dip.params import load
 from dip.pipeline import Job, Pipeline
-from dip.provenance import Checksums, begun, differences, read, record
+from dip.provenance import Checksums, begun, changed_parameters, differences, read, record
 
 
 @pytest.fixture
@@ -64,6 +65,21 @@ def test_changes_are_named(job: Job) -> None:
     ]
 
 
+def test_what_came_and_what_went_is_named(job: Job) -> None:
+    """Wrong: a job with other inputs or outputs would be made again, and nobody would know why."""
+    samples, reference = job.inputs["samples"][0], job.inputs["reference"][0]
+    fewer = Job(**{**vars(job), "inputs": {"samples": (samples,)}})
+    assert f"{reference}: is no input any more" in reasons(fewer)
+    more = Job(**{**vars(job), "inputs": {**job.inputs, "more": (Path("params.yaml"),)}})
+    assert reasons(more) == ["params.yaml: was no input"]
+    job.outputs["metrics"].write_text("edited")
+    assert reasons(job) == [f"{job.outputs['metrics']}: is not what evaluate dip made"]
+    assert changed_parameters({"a": {"b": 1}}, {"a": {"c": 2}}) == [
+        "a.b: was 1, is no parameter any more",
+        "a.c: is 2, was no parameter",
+    ]
+
+
 def test_touched_file_is_no_change(job: Job) -> None:
     """Wrong: a copy or a checkout would count as another result."""
     job.inputs["samples"][0].touch()
@@ -80,6 +96,18 @@ def test_checksums_are_remembered_by_size_and_time(job: Job, monkeypatch: pytest
         checksums = Checksums()
         assert checksums.of(path) == expected
         checksums.save()
+
+
+@pytest.mark.parametrize("stamp", ["time", "number"])
+def test_file_of_the_same_size_is_read_again(job: Job, stamp: str) -> None:
+    """Wrong: other content of the same length would pass for what a result was made with."""
+    path, checksums = job.inputs["samples"][0], Checksums()
+    before, found = checksums.of(path), path.stat()
+    other = path.with_name("other") if stamp == "number" else path
+    other.write_bytes(b"x" * found.st_size)
+    os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns + (stamp == "time")))
+    other.replace(path)  # with the time of the first, as rsync and a checkout of a cache do
+    assert checksums.of(path) != before
 
 
 def test_damaged_file_is_named(job: Job) -> None:

@@ -71,6 +71,15 @@ def test_a_second_worker_refuses(folder: WorkFolder) -> None:
         assert (folder.worker() or {})["pid"] == os.getpid()
 
 
+def test_one_who_asks_is_not_at_work(folder: WorkFolder) -> None:
+    """Wrong: two calls of `dip status` at a time would each show the last worker as still at work."""
+    with folder.working(0):
+        pass
+    with (folder.path / "worker.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # as `worker` does while it asks
+        assert folder.worker() is None
+
+
 def test_a_second_launcher_waits(folder: WorkFolder, caplog: pytest.LogCaptureFixture) -> None:
     """Wrong: the launcher of a restarted workflow would submit a second job, or fail."""
     inside: list[float] = []

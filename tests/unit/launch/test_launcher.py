@@ -99,6 +99,49 @@ def test_failed_training_publishes_nothing(job: TrainingJob, monkeypatch: pytest
     assert not Path("results").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (RuntimeError("full"), {"job_id": None, "terminated": False, "error": "RuntimeError: full"}),
+        (SystemExit(128 + signal.SIGTERM), {"job_id": None, "terminated": True, "error": None}),
+        (SystemExit(1), None),
+        (KeyboardInterrupt(), None),
+    ],
+)
+def test_why_the_last_call_ended_is_noted(
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch, error: BaseException, end: dict[str, Any] | None
+) -> None:
+    """Wrong: `dip status` would show the failure of an earlier call; or a training that was only stopped would fail."""
+    folder = WorkFolder(job.work)
+    folder.open(job.task)
+    folder.note("end", {"job_id": None, "terminated": False, "error": "OSError: earlier"})
+    before: list[Any] = []
+
+    def train(spec: TrainingSpec, work: Path, **settings: Any) -> None:
+        before.append(folder.read("end"))
+        raise error
+
+    monkeypatch.setattr(loop, "train", train)
+    with pytest.raises(type(error)):
+        launch(job)
+    assert before == [None]
+    assert folder.read("end") == end
+
+
+def test_first_of_several_failures_is_the_one_noted(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: the cause would be lost behind the failures of processes that waited for the one that failed."""
+    folder, cause = WorkFolder(job.work), {"job_id": None, "terminated": False, "error": "OSError: the cause"}
+
+    def train(spec: TrainingSpec, work: Path, **settings: Any) -> None:
+        folder.note("end", cause)  # another process of the job
+        raise RuntimeError("connection closed by peer")
+
+    monkeypatch.setattr(loop, "train", train)
+    with pytest.raises(RuntimeError, match="connection closed"):
+        launch(job)
+    assert folder.read("end") == cause
+
+
 def test_other_data_are_another_training(params: Params, job: TrainingJob) -> None:
     """Wrong: after preparing other data the old weights would be published."""
     manifest = Store.of("photos").manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 from pathlib import Path
@@ -161,6 +162,24 @@ def test_recorded_job_is_followed_and_its_result_published(
         launch(job, launcher)
     assert finished and job.target.model.exists()
     assert not fake_slurm.told("submitted")
+
+
+def test_worker_of_this_machine_is_waited_for(
+    job: TrainingJob, launcher: Launcher, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: a job would wait in the queue, or fail in the folder, for what a process here is about to finish."""
+    (job.work / "params.json").write_text("{}")
+    (job.work / "training.jsonl").write_text('{"step": 1}\n')
+    worker = contextlib.ExitStack()
+    worker.enter_context(WorkFolder(job.work).working(0))
+
+    def finish(seconds: float) -> None:
+        (job.work / "model.safetensors").touch()
+        worker.close()
+
+    monkeypatch.setattr("dip.launch.launcher.time.sleep", finish)
+    launch(job, launcher)
+    assert job.target.model.exists() and not fake_slurm.told("submitted")
 
 
 @pytest.mark.parametrize(
