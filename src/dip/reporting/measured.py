@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 _METRICS = ("fid", "sfid", "inception_score", "precision", "recall")  # what all results have
+_PATCH_GRID = ("seams", "period")
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class MeasuredRow:
             section=section,
             label=label,
             run=run,
-            metrics=_metrics(folder / "metrics.json"),
-            latency=_latency(latency) if latency.exists() else None,
+            metrics=read_metrics(folder / "metrics.json"),
+            latency=read_latency(latency) if latency.exists() else None,
             parameters=_parameters(training_folder / "params.json"),
             training=_closing_record(training_folder / "training.jsonl", epochs),
             epochs=epochs,
@@ -107,17 +108,33 @@ class MeasuredRow:
         return f"not the full protocol: {'; '.join(map(str, deviations))}"
 
 
-def _metrics(path: Path) -> dict[str, Any]:
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Content of a metrics.json.
+
+    Raises:
+        ValueError: It is missing, cannot be read or lacks a value; the message names it.
+    """
     content = _read_json(path)
     for key in _METRICS:
         _number(content, key, path)
     _value(content, "num_samples", int, path)
     _value(content, "feature_extractor", str, path)
     _value(content, "full_protocol", bool, path)
+    if content.get("deviations") is not None:
+        _value(content, "deviations", list, path)
+    if content.get("patch_grid") is not None:
+        _value(content, "patch_grid", dict, path)
+        for key in _PATCH_GRID:
+            _number(content["patch_grid"], key, path)
     return content
 
 
-def _latency(path: Path) -> dict[str, Any]:
+def read_latency(path: Path) -> dict[str, Any]:
+    """Content of a latency.json.
+
+    Raises:
+        ValueError: As for `read_metrics`.
+    """
     content = _read_json(path)
     _number(content, "latency_seconds", path)
     _value(content, "device", str, path)
@@ -168,7 +185,7 @@ def _read_text(path: Path) -> str:
 def _object(text: str, path: Path, place: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a ValueError of Python's own: a number of 5000 digits
         raise ValueError(f"{path}{place}: not valid JSON ({error}); remove it and run its stage again") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}{place}: expected a JSON object, got {type(content).__name__}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from dip.model import build_model
 from dip.paths import RunFolder, Store, experiment_data, study_folder
 from dip.reporting.cost import forward_gflops
 from dip.reporting.figures import Panel, figure10
+from dip.reporting.measured import read_latency, read_metrics
 from dip.reporting.style import house_style, save_figure
 from dip.schema import Comparison, Gallery, Params, Run
 
@@ -101,13 +101,10 @@ def _load(path: Path, name: str) -> dict[str, np.ndarray]:
 def _point(run: Run, *, some_aligned: bool = False) -> dict[str, Any]:
     """A run's settings and measurements by quantity; some runs of the figure may be trained with alignment."""
     folder = RunFolder.of(run.study, run.name)
-    try:
-        point = json.loads(folder.metrics.read_text())
-        if folder.latency.exists():
-            latency = json.loads(folder.latency.read_text())
-            point.update(latency_seconds=latency["latency_seconds"], device=latency["device"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"run '{run.name}' has no usable results ({error}); remove its folder and run again") from None
+    point = read_metrics(folder.metrics)
+    if folder.latency.exists():
+        latency = read_latency(folder.latency)
+        point.update(latency_seconds=latency["latency_seconds"], device=latency["device"])
     point.update(point.pop("patch_grid", None) or {})
     model, dataset = run.model, run.dataset
     point["patch_size"] = model.patch_size

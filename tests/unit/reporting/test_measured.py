@@ -41,7 +41,7 @@ def test_missing_file_is_named(run_folder: Callable[..., Path], name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "params.json", "latency.json", "training.jsonl"])
-@pytest.mark.parametrize("content", [b'{"fid": 1', b"\xff\xfe", b"[1]"])
+@pytest.mark.parametrize("content", [b'{"fid": 1', b"\xff\xfe", b"[1]", b"9" * 5000, b"[" * 100_000])
 def test_damaged_file_is_named(run_folder: Callable[..., Path], name: str, content: bytes) -> None:
     """A half-written file gives a bare decoder error without its path."""
     folder = run_folder()
@@ -52,7 +52,10 @@ def test_damaged_file_is_named(run_folder: Callable[..., Path], name: str, conte
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("fid", float("nan")), ("sfid", None), ("recall", "0.5"), ("num_samples", 0.5), ("feature_extractor", 1)],
+    [
+        *(("fid", float("nan")), ("sfid", None), ("recall", "0.5"), ("num_samples", 0.5), ("feature_extractor", 1)),
+        *(("deviations", 5), ("patch_grid", 5)),
+    ],
 )
 def test_wrong_value_is_named(run_folder: Callable[..., Path], key: str, value: Any) -> None:
     """A table prints nan, None or text as if it were a measurement."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import typing
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,22 @@ from dip.paths import RunFolder
 from dip.reporting import study_figures
 from dip.reporting.figures import _QUANTITIES
 from dip.schema import Checkpoint, Panel, Run
+
+
+@pytest.fixture
+def in_place(
+    run_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., RunFolder]:
+    """Write the files of a run of params.yaml to where they belong."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(run: Run, **metrics: Any) -> RunFolder:
+        folder = RunFolder.of(run.study, run.name)
+        folder.folder.parent.mkdir(parents=True)
+        run_folder(run.name, **metrics).rename(folder.folder)
+        return folder
+
+    return write
 
 
 def test_every_quantity_of_a_panel_can_be_drawn() -> None:
@@ -22,17 +39,31 @@ def test_every_quantity_of_a_panel_can_be_drawn() -> None:
 
 @pytest.mark.parametrize("grid", [{"patch_size": 4, "seams": 1.5, "period": 0.9}, None])
 def test_a_point_has_settings_and_measurements(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: dict[str, float] | None
+    run: Run, in_place: Callable[..., RunFolder], grid: dict[str, float] | None
 ) -> None:
     """Wrong: a sweep would stand at the training's settings instead of the row's, or without its measurements."""
-    monkeypatch.chdir(tmp_path)
     row = run.model_copy(update={"checkpoint": Checkpoint(run="other", ema_decay=0.9)})
-    folder = RunFolder.of(row.study, row.name)
-    folder.folder.mkdir(parents=True)
-    folder.metrics.write_text(json.dumps({"fid": 3.0, "patch_grid": grid}))
+    in_place(row, fid=3.0, patch_grid=grid)
     point = study_figures._point(row)
     assert (point["fid"], point["ema_decay"], point["cfg_scale"]) == (3.0, 0.9, 2.0)
     assert (point["patch_size"], point["head.width"]) == (4, 4)
     assert point.get("seams") == (1.5 if grid else None)
     assert "note" not in point
     assert "without alignment (REPA)" in study_figures._point(row, some_aligned=True)["note"]
+
+
+def test_missing_measurement_is_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: the message would advise to remove the folder, and with it a trained model."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"metrics\.json: missing; the stage that writes it has not run"):
+        study_figures._point(run)
+
+
+@pytest.mark.parametrize("name", ["metrics", "latency"])
+@pytest.mark.parametrize("content", ["[]", "5", "null", "{}", '{"patch_grid": 5}', '{"fid": "3"}'])
+def test_damaged_measurement_is_named(run: Run, in_place: Callable[..., RunFolder], name: str, content: str) -> None:
+    """Wrong: a traceback, or a message that does not say which file is damaged."""
+    folder = in_place(run)
+    getattr(folder, name).write_text(content)
+    with pytest.raises(ValueError, match=rf"^{folder.folder}/{name}\.json: "):
+        study_figures._point(run)
