@@ -16,6 +16,7 @@ import yaml
 from dip.files import atomic_write
 from dip.params import ParamsError, nearest, parse, read_text
 from dip.schema import Params
+from dip.strict_yaml import read_yaml
 
 _FILE = Path("params.yaml")
 
@@ -54,6 +55,8 @@ def add_run(
         raise ParamsError(f"params.yaml: runs.{name}: there is such a run already; give the new one another --name")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ParamsError(f"--name {name}: expected small letters, digits and _, a letter first")
+    if label == "":
+        raise ParamsError("--label '': expected some text")
     study, tree = before.runs[base].study, yaml.compose(text, Loader=yaml.SafeLoader)
     label = label or f"{before.runs[base].label}, {', '.join(settings)}"
     edits = [_entry(text, tree, base, name, label, _nested(settings))]
@@ -84,9 +87,9 @@ def _nested(settings: Sequence[str]) -> dict[str, Any]:
             if not isinstance(place, dict):
                 raise ValueError(f"--set {setting}: {part} has got a value already")
         try:
-            place[last] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f"--set {setting}: the value is not YAML; quote it") from None
+            place[last] = read_yaml(value)
+        except ValueError as error:
+            raise ValueError(f"--set {setting}: the value is not YAML: {error}") from None
     return tree
 
 

@@ -1,4 +1,8 @@
-"""YAML in which a key that stands twice in one mapping is a mistake, as YAML 1.2 has it."""
+"""YAML in which a key that stands twice in one mapping is a mistake, as YAML 1.2 has it.
+
+Whatever else cannot be used is a mistake too, with its place: a value that does not fit its tag, an alias inside of
+what it stands for, and nesting that would end in an error of Python's own.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,18 @@ from typing import Any
 
 import yaml
 
+_MOST_LEVELS = 100  # of nesting; params.yaml has about ten
+_SHOWN = 40  # characters of a value
+
 
 def read_yaml(text: str) -> Any:
     """The content of a YAML text.
 
     Raises:
-        ValueError: The text is not YAML, or a key stands twice; the place and the problem in one line.
+        ValueError: The text is not YAML, or has one of the mistakes above; the place and the problem in one line.
     """
     try:
+        _refuse_deep(text)
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ValueError(_problem(error)) from None
@@ -24,19 +32,56 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
     def get_single_node(self) -> yaml.Node | None:
         root = super().get_single_node()
-        waiting, known = [root], {id(root)}
-        while waiting:
-            node = waiting.pop()
-            if not isinstance(node, yaml.CollectionNode):
-                continue
-            if isinstance(node, yaml.MappingNode):
-                _refuse_twice(node)
-                parts = [part for pair in node.value for part in pair]
-            else:
-                parts = node.value
-            waiting += [part for part in reversed(parts) if id(part) not in known]  # an alias is its anchor's node
-            known.update(map(id, parts))
+        _levels(root, {})
         return root
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            content = super().construct_object(node, deep)
+            if isinstance(content, int):
+                str(content)  # refuses 0x... of thousands of digits, as JSON would
+            return content
+        except yaml.YAMLError:
+            raise
+        except Exception:  # PyYAML's constructors raise anything over a value that does not fit its tag
+            value = node.value if isinstance(node, yaml.ScalarNode) else "..."
+            value = f"{value[:_SHOWN]}..." if len(value) > _SHOWN else value
+            kind = node.tag.rpartition(":")[2]
+            raise _mistake(f"'{value}' cannot be read as {kind}; quote it if it is text", node.start_mark) from None
+
+
+def _refuse_deep(text: str) -> None:
+    """Refuse deep nesting before any node is made: libyaml would overflow its stack, Python's parser would recurse."""
+    level = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > _MOST_LEVELS:
+            raise _mistake(f"nested more than {_MOST_LEVELS} levels deep", event.start_mark)
+
+
+def _levels(node: yaml.Node | None, known: dict[int, int | None]) -> int:
+    """Levels of nesting below a node, aliases followed, after a look at all that it holds.
+
+    Args:
+        node: An alias is its anchor's node.
+        known: Levels by the id of a node; None for those that hold this one.
+    """
+    if not isinstance(node, yaml.CollectionNode):
+        return 0
+    if id(node) not in known:
+        known[id(node)] = None
+        if isinstance(node, yaml.MappingNode):
+            _refuse_twice(node)
+            parts = [part for pair in node.value for part in pair]
+        else:
+            parts = node.value
+        known[id(node)] = 1 + max((_levels(part, known) for part in parts), default=0)
+    levels = known[id(node)]
+    if levels is None:
+        raise _mistake("an alias stands inside of what it is an alias for", node.start_mark)
+    if levels > _MOST_LEVELS:
+        raise _mistake(f"nested more than {_MOST_LEVELS} levels deep", node.start_mark)
+    return levels
 
 
 def _refuse_twice(node: yaml.MappingNode) -> None:
@@ -45,10 +90,12 @@ def _refuse_twice(node: yaml.MappingNode) -> None:
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
             continue
         if key.value in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key '{key.value}' stands twice in one mapping", key.start_mark
-            )
+            raise _mistake(f"the key '{key.value}' stands twice in one mapping", key.start_mark)
         seen.add(key.value)
+
+
+def _mistake(problem: str, mark: Any) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
 def _problem(error: yaml.YAMLError) -> str:

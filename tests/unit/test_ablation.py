@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,9 @@ def test_block_lists_and_runs_at_the_end(file: Path) -> None:
         ("demo_dip", "Demo-new", ["model.depth=3"], {}, "expected small letters, digits and _"),
         ("demo_dip", "new", ["model.depth"], {}, "expected key=value, model.head.depth=2 for example"),
         ("demo_dip", "new", ["model.depth=[3"], {}, "the value is not YAML"),
+        ("demo_dip", "new", ["model={depth: 3, depth: 4}"], {}, "the key 'depth' stands twice in one mapping"),
+        ("demo_dip", "new", ["training=&a {b: *a}"], {}, "line 1, column 1: an alias stands inside of what it is"),
+        ("demo_dip", "new", ["model.depth=3"], {"label": ""}, "--label '': expected some text"),
         ("demo_dip", "new", ["model.haed.depth=3"], {}, "params.yaml: runs.new.model.haed: unknown key"),
         ("demo_dip", "new", ["model.head.depth=4"], {}, "runs.new.model.head.depth: 4 stages halve the patch"),
         ("demo_dip", "new", ["model=1", "model.depth=3"], {}, "model has got a value already"),
@@ -97,7 +101,7 @@ def test_block_lists_and_runs_at_the_end(file: Path) -> None:
     ],
 )
 def test_a_mistake_leaves_the_file_alone(
-    file: Path, run: str, name: str, settings: list[str], shown: dict[str, list[str]], message: str
+    file: Path, run: str, name: str, settings: list[str], shown: dict[str, Any], message: str
 ) -> None:
     """Wrong: half an edit, or a file that nothing can read any more."""
     before = file.read_bytes()

@@ -1,0 +1,45 @@
+"""YAML that cannot be used is one line with its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from dip.strict_yaml import read_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("a: 1\nb: &q {c: *q}", "line 2, column 4", "an alias stands inside of what it is an alias for"),
+        ("a: 1\nb: &q [1, {c: [*q]}]", "line 2, column 4", "an alias stands inside of what it is an alias for"),
+        ("a: 1\nb: &q\n  <<: *q", "line 2, column 4", "an alias stands inside of what it is an alias for"),
+        ("a: 1\nb: " + "[" * 3_000 + "]" * 3_000, "line 2, column 103", "nested more than 100 levels deep"),
+        ("a: 1\nb: " + "[" * 100_000, "line 2, column 103", "nested more than 100 levels deep"),
+        ("a: &x0 []" + "".join(f"\nb{i}: &x{i} [*x{i - 1}]" for i in range(1, 3_000)), "line 101", "levels deep"),
+        ("a: 1\nb: !!bool foo", "line 2, column 4", "'foo' cannot be read as bool"),
+        ("a: 1\nb: !!timestamp foo", "line 2, column 4", "'foo' cannot be read as timestamp"),
+        ("a: 1\nb: !!timestamp {=: 1}", "line 2, column 4", "'...' cannot be read as timestamp"),
+        ("a: 1\nb: 2020-13-41", "line 2, column 4", "'2020-13-41' cannot be read as timestamp; quote it"),
+        ("a: 1\nb: 0x_", "line 2, column 4", "'0x_' cannot be read as int"),
+        ("a: 1\nb: !!int ''", "line 2, column 4", "'' cannot be read as int"),
+        ("a: 1\nb: !!float x", "line 2, column 4", "'x' cannot be read as float"),
+        ("a: 1\nb: " + "9" * 5_000, "line 2, column 4", f"'{'9' * 40}...' cannot be read as int"),
+        ("a: 1\nb: 0x" + "f" * 5_000, "line 2, column 4", "cannot be read as int"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_with_its_place(text: str, where: str, what: str) -> None:
+    """Wrong: a traceback, a crash of the interpreter, or a message that leaves its reader to search the file."""
+    with pytest.raises(ValueError) as error:
+        read_yaml(text)
+    message = str(error.value)
+    assert message.startswith(where)
+    assert what in message
+    assert "\n" not in message
+
+
+def test_aliases_of_finished_parts_are_followed() -> None:
+    """Wrong: anchors and merge keys, with which files are written shorter, would be refused."""
+    text = "a: &a {x: 1, y: [2]}\nb: {<<: *a, x: 3}\nc: [*a, *a]"
+    part = {"x": 1, "y": [2]}
+    assert read_yaml(text) == {"a": part, "b": {"x": 3, "y": [2]}, "c": [part, part]}
+    assert read_yaml("a: " + "[" * 99 + "]" * 99) is not None
