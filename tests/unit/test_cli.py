@@ -128,6 +128,14 @@ def test_reader_that_ends_in_the_middle_of_much(workplace: Path) -> None:
     assert process.returncode == 1
 
 
+def test_stdout_that_the_caller_closed(workplace: Path) -> None:
+    """Wrong: a traceback at the end of a stage that did its work."""
+    code = "from dip import cli; cli.main(['status'])"
+    call = f'{sys.executable} -c "{code}" >&-'
+    done = subprocess.run(call, shell=True, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_our_own_errors_keep_their_traceback(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: a mistake of the program would look like one of the user and could not be found."""
     for error in (RuntimeError("shape mismatch"), AssertionError("ours")):

@@ -19,6 +19,9 @@ from dip.cli import data, folder, reports, runs, versioning
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one stage; a mistake of the user ends in one line and exit code 1."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: `dip ... >&-`
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports on every glyph of a PDF
     options = _parser().parse_args(arguments)
