@@ -95,10 +95,10 @@ def _model_mistakes(model: Model) -> Iterator[Mistake]:
             ("model", "num_heads"),
             f"hidden_size / num_heads = {width // model.num_heads} is not divisible by 4, as 2-D RoPE needs",
         )
-    if head.name == "unet" and model.patch_size % 2**head.depth:
+    if head.name == "unet" and model.patch_size % (1 << head.depth):
         yield (
             ("model", "head", "depth"),
-            f"{head.depth} stages halve the patch to 1 / {2**head.depth}, which patch_size = {model.patch_size} "
+            f"{head.depth} stages halve the patch to 1 / 2^{head.depth}, which patch_size = {model.patch_size} "
             "is not divisible by",
         )
     if head.name == "attention" and head.width % head.num_heads:

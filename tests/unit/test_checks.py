@@ -35,7 +35,7 @@ def mistakes(load: Load, content: Content) -> list[str]:
         ({"models.dit.patch_size": 3}, "models.dit.patch_size", "3 does not divide the images of 8 x 8"),
         ({MODEL + "num_heads": 3}, "models.dit.hidden_size", "16 is not divisible by num_heads = 3"),
         ({MODEL + "num_heads": 8}, MODEL + "num_heads", "2 is not divisible by 4, as 2-D RoPE needs"),
-        ({MODEL + "head": {"depth": 3}}, MODEL + "head.depth", "3 stages halve the patch to 1 / 8"),
+        ({MODEL + "head": {"depth": 3}}, MODEL + "head.depth", "3 stages halve the patch to 1 / 2^3"),
         (
             {MODEL + "head": {"name": "attention", "width": 10}},
             MODEL + "head.width",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dip import cli, params
 from dip.launch.jobs import TrainingJob
@@ -70,19 +71,20 @@ def test_mistakes_end_in_one_line(workplace: Path, arguments: list[str], expecte
     [
         ("--micro-batch", "-2"),
         ("--save-steps", "-1"),
+        ("--save-steps", "9" * 60),
         ("--sample-every", "-1"),
         ("--save-seconds", "-1"),
         ("--save-seconds", "nan"),
     ],
 )
-def test_numbers_below_0_are_refused(
+def test_numbers_out_of_range_are_refused(
     workplace: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
-    """Wrong: a model that no image was shown would be published, or no checkpoint be written."""
+    """Wrong: a model that no image was shown would be published, no checkpoint be written, or nothing ever end."""
     with pytest.raises(SystemExit) as stop:
         cli.main(["train", "dip", option, value])
     assert stop.value.code == 2
-    assert f"argument {option}: '{value}', expected 0 or more" in capsys.readouterr().err
+    assert f"argument {option}: '{value}', expected 0 " in capsys.readouterr().err
 
 
 def test_run_with_the_weights_of_another_is_not_trained(workplace: Path) -> None:
@@ -146,6 +148,20 @@ def test_our_own_errors_keep_their_traceback(workplace: Path, monkeypatch: pytes
         monkeypatch.setattr("dip.launch.launcher.launch", broken)
         with pytest.raises(type(error)):
             cli.main(["train", "dip"])
+
+
+def test_lack_of_memory_is_one_line(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a number with too many digits in params.yaml would look like a mistake of the program."""
+    for ask in (
+        lambda: np.empty((10**9, 10**9), np.uint8),
+        lambda: torch.empty(10**9, 10**9, dtype=torch.uint8),
+        lambda: torch.empty(10**12, 10**12, dtype=torch.uint8),
+        lambda: bytes(10**18),
+    ):
+        monkeypatch.setattr("dip.launch.launcher.launch", lambda *arguments, ask=ask: ask())
+        text = message("train", "dip")
+        assert text.startswith("dip train: not enough memory (")
+        assert "\n" not in text
 
 
 def test_interruption_says_how_to_go_on(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

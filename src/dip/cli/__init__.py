@@ -10,6 +10,7 @@ import argparse
 import gc
 import logging
 import os
+import re
 import select
 import sys
 from collections.abc import Sequence
@@ -30,16 +31,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.stage(options)
         sys.stdout.flush()
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             sys.exit(1)
         if getattr(options, "launcher", None) == "debug":
             raise
+        if found := _memory_asked_for(error):
+            sys.exit(f"dip {options.command}: not enough memory ({found}); smaller settings or batches need less")
         if isinstance(error, RuntimeError) and type(error).__module__ == "builtins":
             raise  # ours to mend: show the traceback
         sys.exit(f"dip {options.command}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"dip {options.command}: interrupted; run the same command again to go on")
+
+
+def _memory_asked_for(error: Exception) -> str | None:
+    """What there was no memory for, in the words of Python, NumPy or PyTorch; None for other errors."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, MemoryError):
+        return text or "Python's own objects"
+    found = re.search(r"(?:CUDA out of memory|DefaultCPUAllocator|Storage size calculation overflowed).*", text)
+    return found and found[0]
 
 
 def _stdout_is_closed() -> bool:

@@ -13,6 +13,7 @@ from dip.paths import RunFolder
 from dip.pipeline import Job, Pipeline
 from dip.provenance import begun, record
 from dip.schema import Params, Run, TrainingSpec
+from dip.schema.base import MOST
 
 if TYPE_CHECKING:
     from dip.launch import jobs
@@ -24,15 +25,15 @@ _Spec = TypeVar("_Spec", bound=TrainingSpec)
 
 def count(text: str) -> int:
     """A whole number above 0."""
-    if (value := int(text)) < 1:
-        raise ValueError
+    if not 1 <= (value := int(text)) <= MOST:
+        raise argparse.ArgumentTypeError(f"'{text}', expected 1 to {MOST}")
     return value
 
 
 def count_or_0(text: str) -> int:
     """A whole number from 0 on."""
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"'{text}', expected 0 or more")
+    if not 0 <= (value := int(text)) <= MOST:
+        raise argparse.ArgumentTypeError(f"'{text}', expected 0 to {MOST}")
     return value
 
 

@@ -22,7 +22,9 @@ def _parse_scientific(value: Any) -> Any:
     return value
 
 
-Count = Annotated[int, Field(ge=1)]
+MOST = 10**9  # of anything that is counted; with more, nothing would end
+Count = Annotated[int, Field(ge=1, le=MOST)]
+CountOr0 = Annotated[int, Field(ge=0, le=MOST)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Real = Annotated[float, BeforeValidator(_parse_scientific), Field(allow_inf_nan=False)]
 Positive = Annotated[Real, Field(gt=0)]

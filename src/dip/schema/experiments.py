@@ -33,11 +33,11 @@ class Theory(Experiment):
     """Denoising operators of Gaussian data, a signal cut into patches (appendix A)."""
 
     kind: Literal["theory"]
-    num_patches: Annotated[int, Field(ge=2)] = 8
-    patch_size: Annotated[int, Field(ge=2)] = 8  # values of a patch
+    num_patches: Annotated[Count, Field(ge=2)] = 8
+    patch_size: Annotated[Count, Field(ge=2)] = 8  # values of a patch
     decay: Annotated[Real, Field(gt=1)] = 1.5  # a: the eigenvalues of the covariance are i^-a
     low_share: Annotated[Real, Field(gt=0, lt=1)] = 0.125  # of the directions that are low frequencies
-    num_times: Annotated[int, Field(ge=2)] = 500
+    num_times: Annotated[Count, Field(ge=2)] = 500
 
 
 class Square(Schema):
@@ -68,7 +68,7 @@ class Overfit(Experiment):
     box_filter: Count = 1  # the photograph is reduced by this factor before cropping
     details: tuple[Square, ...] = ()  # shown enlarged, in pixels of the crop
     series: Annotated[dict[Text, OverfitSeries], Field(min_length=1)]
-    num_steps: Annotated[int, Field(ge=2)]
+    num_steps: Annotated[Count, Field(ge=2)]
     batch_size: Count
     measure_every: Count  # steps
     num_samples: Count = 4
@@ -91,13 +91,13 @@ class Manifold(Experiment):
 
     kind: Literal["manifold"]
     branchings: Index = 5  # how often each limb of the tree forks
-    num_points: Annotated[int, Field(ge=2)] = 8  # of an image; each plays a patch
+    num_points: Annotated[Count, Field(ge=2)] = 8  # of an image; each plays a patch
     hidden_size: Count = 32
     depth: Count = 2
     num_heads: Count = 2
     head_width: Count = 128  # of the head that sees its own patch
     learning_rate: InputRates
-    num_steps: Annotated[int, Field(ge=2)]
+    num_steps: Annotated[Count, Field(ge=2)]
     batch_size: Count
     sampling_steps: Count = 50
     num_images: Count  # generated for each seed

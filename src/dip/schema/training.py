@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dip.schema.base import Count, Fraction, Name, NonNegative, Positive, Real, Schema, Seed, Text
+from dip.schema.base import Count, CountOr0, Fraction, Name, NonNegative, Positive, Real, Schema, Seed, Text
 
 Decay = Annotated[Real, Field(ge=0, lt=1)]  # EMA decay: the share of the average that stays after a step
 
@@ -55,7 +55,7 @@ class Training(Schema):
     head_learning_rate_scale: Positive = 1.0
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: NonNegative = 0.0
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: CountOr0 = 0
     schedule: Literal["constant", "cosine"] = "constant"
     gradient_clip: Positive | None = None
     ema_decay: Decay = 0.9999
