@@ -6,7 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dip.data.packaged import NAMES
-from dip.paths import FEATURES, PHOTOGRAPHS, REFERENCES, RESULTS, RunFolder, Store
+from dip.paths import (
+    FEATURES,
+    PAPER,
+    PHOTOGRAPHS,
+    REFERENCES,
+    REPORT,
+    RESULTS,
+    RUNS,
+    RunFolder,
+    Store,
+    study_folder,
+)
 from dip.schema import (
     DatasetReference,
     FileReference,
@@ -124,6 +135,8 @@ def section_mistakes(params: Params) -> Iterator[Mistake]:
     """What is wrong between the entries of the file."""
     if params.study not in params.studies:
         yield ("study",), f"there is no study '{params.study}'; there are {', '.join(params.studies)}"
+    if RUNS in params.studies:
+        yield ("studies", RUNS), f"{study_folder(RUNS)} holds the runs of '{PAPER}'; give the study another name"
     for run in params.runs.values():
         if run.study not in params.studies:
             yield (
@@ -141,6 +154,8 @@ def section_mistakes(params: Params) -> Iterator[Mistake]:
         yield from _evaluation_mistakes(name, evaluation.extractor, evaluation.reference, params)
     for section, entries in (("tables", params.tables), ("figures", params.figures)):
         for name, by_study in entries.items():
+            if name == REPORT:
+                yield (section, name), "Snakemake's report of a study has this name; give it another"
             for study, entry in by_study.items():
                 yield from _entry_mistakes((section, name, study), study, entry.runs, params)
                 if section == "figures" and study in params.tables.get(name, {}):
@@ -199,7 +214,7 @@ def _init_mistakes(run: Run, params: Params) -> Iterator[Mistake]:
     while source.training.init_from is not None:
         path = Path(source.training.init_from)
         if path not in trained:
-            if path.parts[:1] == RESULTS.parts and "runs" in path.parts and source is run:
+            if path.parts[:1] == RESULTS.parts and RUNS in path.parts and source is run:
                 yield where, f"no run has its weights in '{path}' (results/[<study>/]runs/<run>/model.safetensors)"
             break
         source = trained[path]
@@ -267,6 +282,8 @@ def _photograph_mistakes(where: Keys, photographs: tuple[str, ...]) -> Iterator[
     for photograph in photographs:
         if photograph not in NAMES:
             yield where, f"there is no photograph '{photograph}'; there are {', '.join(NAMES)}"
+        if photographs.count(photograph) > 1:
+            yield where, f"'{photograph}' stands in it twice; each is a class of its own"
 
 
 def _overfit_mistakes(where: Keys, figure: Overfit, params: Params) -> Iterator[Mistake]:

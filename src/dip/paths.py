@@ -20,6 +20,8 @@ WORK = Path("work")
 STUDIES = Path("studies")
 SNAKEMAKE = Path(".snakemake")
 JOBS = Path("workflow/profiles/slurm/jobs.yaml")  # what SLURM jobs ask for
+RUNS = "runs"  # the folder of a study's runs
+REPORT = "report"  # where `make demo` has Snakemake's report, beside a study's tables and figures
 PAPER = "paper"  # the study whose results stand at the top of results/
 
 
@@ -52,7 +54,7 @@ class RunFolder:
     @classmethod
     def of(cls, study: str, run: str) -> RunFolder:
         """Folder of a run."""
-        return cls(study_folder(study) / "runs" / run)
+        return cls(study_folder(study) / RUNS / run)
 
     @property
     def model(self) -> Path:

@@ -84,6 +84,18 @@ def test_impossible_run_names_the_key(
     ("edits", "where", "what"),
     [
         ({"study": "demmo"}, "study", "there is no study 'demmo'; there are demo, paper"),
+        (
+            {"datasets.photos.photographs": ["coffee", "coins", "coffee"]},
+            "datasets.photos.photographs",
+            "'coffee' stands in it twice",
+        ),
+        (
+            {"studies.runs": {"title": "t", "description": "d"}},
+            "studies.runs",
+            "results/runs holds the runs of 'paper'",
+        ),
+        ({"tables.report": {}}, "tables.report", "Snakemake's report of a study has this name"),
+        ({"figures.report": {}}, "figures.report", "Snakemake's report of a study has this name"),
         ({"tables.table2.demo.sections.All": ["dipp"]}, "tables.table2.demo", "there is no run 'dipp'"),
         ({"tables.table2.demo.sections.All": ["dip", "dip"]}, "tables.table2.demo", "'dip' stands in it twice"),
         (

@@ -51,6 +51,7 @@ def message(*arguments: str) -> str:
             "dip train: dip_ep2 takes the weights of dip (params.yaml: runs.dip_ep2.checkpoint); run",
         ),
         (["milestone", "dip"], "dip milestone: results/demo/runs/dip: the run takes no milestone"),
+        (["train", "dip", "--spec", "{}"], "dip train: --spec: expected TrainingSpec as JSON; code_version: Field req"),
         (
             ["sample", "dip"],
             "dip sample: results/demo/runs/dip/model.safetensors is missing; make it with `dip train dip`",
@@ -85,6 +86,25 @@ def test_numbers_out_of_range_are_refused(
         cli.main(["train", "dip", option, value])
     assert stop.value.code == 2
     assert f"argument {option}: '{value}', expected 0 " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--cfg-scale", "0.5", "expected 1 or more"),
+        ("--cfg-scale", "nan", "expected 1 or more"),
+        ("--seed", "-1", "expected 0 to 2^63 - 1"),
+        ("--seed", "9" * 20, "expected 0 to 2^63 - 1"),
+    ],
+)
+def test_settings_of_a_gallery_are_checked(
+    workplace: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, expected: str
+) -> None:
+    """Wrong: four lines of pydantic that do not name the option."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["gallery", "dip", "--classes", "0", option, value])
+    assert stop.value.code == 2
+    assert f"argument {option}: '{value}', {expected}" in capsys.readouterr().err
 
 
 def test_run_with_the_weights_of_another_is_not_trained(workplace: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
 
 from dip import params as reader
 from dip.data.packaged import copy_photograph
@@ -45,6 +48,21 @@ def seconds(text: str) -> float:
     return value
 
 
+def guidance(text: str) -> float:
+    """A guidance scale: a finite number from 1, without guidance, on."""
+    value = float(text)
+    if not 1 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}', expected 1 or more")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number that PyTorch takes as a seed."""
+    if not 0 <= (value := int(text)) < 2**63:
+        raise argparse.ArgumentTypeError(f"'{text}', expected 0 to 2^63 - 1")
+    return value
+
+
 def find_run(params: Params, name: str) -> Run:
     """A run of params.yaml, or `ParamsError`."""
     if name not in params.runs:
@@ -72,8 +90,13 @@ def planned(options: argparse.Namespace, part: type[_Spec]) -> tuple[_Spec, RunF
         _check_own_training(run)
     spec, folder = run.part(part), RunFolder.of(run.study, run.name)
     if options.spec is not None and options.spec != spec.canonical():
+        try:
+            spec = part.parse(options.spec)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = "".join(f"{key}: " for key in first["loc"])
+            raise ValueError(f"--spec: expected {part.__name__} as JSON; {where}{first['msg']}") from None
         logging.warning("params.yaml has changed since this job was planned; going on with what was planned")
-        spec = part.parse(options.spec)
     rule = options.command  # stages of a run are named as their rules
     return spec, folder, begin(params, rule, run.name).planned(spec.canonical())
 

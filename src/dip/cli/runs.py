@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dip import params as reader
-from dip.cli.common import Add, count, count_or_0, find_run, planned, seconds, start
+from dip.cli.common import Add, count, count_or_0, find_run, guidance, planned, seconds, seed, start
 from dip.files import check_writable
 from dip.paths import JOBS, RunFolder
 from dip.provenance import record
@@ -36,9 +36,9 @@ def add_commands(add: Add) -> None:
     sample.add_argument("--join", action="store_true", help="make shards of a sampling that another call began")
     gallery = add("gallery", _gallery, "draw samples of chosen classes under strong guidance", "run")
     gallery.add_argument("--classes", nargs="+", required=True, help="names or numbers, goldfish or 387 for example")
-    gallery.add_argument("--cfg-scale", type=float, default=4.0, help="guidance; 4 in the paper's galleries")
+    gallery.add_argument("--cfg-scale", type=guidance, default=4.0, help="guidance; 4 in the paper's galleries")
     gallery.add_argument("--num-samples", type=count, default=8, help="of each class")
-    gallery.add_argument("--seed", type=int, default=0, help="of the noise")
+    gallery.add_argument("--seed", type=seed, default=0, help="of the noise")
     gallery.add_argument("--output", type=Path, default=Path("gallery.png"), help="PNG to write; a PDF comes beside it")
     latency = add("latency", _latency, "measure the seconds for one image, and images a second", "run")
     latency.add_argument("--search-seconds", type=seconds, default=300, help="time to look for the best batch")
