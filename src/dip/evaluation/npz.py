@@ -99,7 +99,11 @@ def load_reference(path: str | Path) -> Reference:
                 f"{path}: has some statistics but not {', '.join(missing)}: sFID needs mu_s and sigma_s; use a "
                 "VIRTUAL_*.npz file of the ADM release, or write the reference again"
             )
-        mu, sigma, mu_s, sigma_s = (_read_array(archive, name, path) for name in STATISTICS)
+        arrays = {name: _read_array(archive, name, path) for name in STATISTICS}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"{path}: {name} is an array of {array.dtype}, not of numbers: write or download it again")
+    mu, sigma, mu_s, sigma_s = arrays.values()
     metadata = load_metadata(path)
     try:
         return Reference(
@@ -207,7 +211,10 @@ def _read_array(archive: zipfile.ZipFile, name: str, path: str | Path) -> NDArra
             offset = _data_offset(Path(path), info) + header_size
             return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
         with archive.open(info) as member:
-            return np.lib.format.read_array(member, allow_pickle=False)
+            array = np.lib.format.read_array(member, allow_pickle=False)
+            if member.read(1):  # at its end, zipfile compares the checksum
+                raise ValueError(f"it has {info.file_size} bytes, which are more than those of {dtype} {shape}")
+            return array
     except Exception as error:  # zipfile, its decompressors and NumPy's parser raise anything over damaged bytes
         raise ValueError(f"{path}: cannot read {name} ({error}): write or download it again") from error
 

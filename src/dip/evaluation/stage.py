@@ -122,6 +122,8 @@ def evaluate_files(
         ValueError: There is no such reference, or files do not fit each other.
         OSError: The output cannot be written, which is found before anything is computed.
     """
+    if output is None and not samples.name:
+        raise ValueError(f"--samples '{samples}': has no name to call the metrics by; give --output, or another folder")
     output = output or samples.with_name(f"{samples.stem if samples.is_file() else samples.name}.metrics.json")
     check_writable(output)
     settings: dict[str, Any] = {"num_samples": num_samples}

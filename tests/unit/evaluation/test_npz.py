@@ -164,3 +164,25 @@ def test_refuses_references_with_half_of_the_statistics(tmp_path):
     np.savez(path, arr_0=IMAGES, **{**statistics(), "mu_s": np.full(6, np.nan)})
     with pytest.raises(ValueError, match="NaN or infinity"):
         load_reference(path)
+
+
+def test_refuses_statistics_that_are_no_numbers(tmp_path):
+    """The message would be NumPy's, about some text, without the key or what to do."""
+    path = tmp_path / "reference.npz"
+    np.savez(path, arr_0=IMAGES, **{**statistics(), "sigma": np.full((4, 4), "a")})
+    with pytest.raises(
+        ValueError, match=r"reference\.npz: sigma is an array of <U1, not of numbers: write or download"
+    ):
+        load_reference(path)
+
+
+def test_refuses_what_goes_on_behind_its_array(tmp_path):
+    """A damaged file would be taken for a whole one, and its checksum never be compared."""
+    path = tmp_path / "samples.npz"
+    np.savez(path, arr_0=IMAGES)
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("arr_0.npy")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arr_0.npy", content + bytes(10000))
+    with pytest.raises(ValueError, match="which are more than those of uint8"):
+        load_images(path)
