@@ -114,6 +114,9 @@ def test_targets_of_three_studies_in_one_call(shipped: Project) -> None:
         ("results/demo/runs/demo_hibryd/model.safetensors", "runs.demo_hibryd: there is no such run"),
         ("results/dmeo/table2.csv", "no study 'dmeo'; did you mean 'demo'?"),
         ("results/dmeo/runs/demo_dip/metrics.json", "no study 'dmeo'"),
+        ("results/demo/table2.xlsx", "nothing makes this file; did you mean 'results/demo/table2.tex'?"),
+        ("results/demo/runs/demo_dip/metric.json", "did you mean 'results/demo/runs/demo_dip/metrics.json'?"),
+        ("data/photos33/manifest.json", "nothing makes this file; did you mean 'data/photos32/manifest.json'?"),
         ("results/demo/table4.csv", "no table or figure 'table4' of study 'demo'"),
     ],
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dip.params import nearest
-from dip.paths import PAPER, RunFolder, study_prefix
+from dip.paths import DATA, PAPER, RESULTS, RunFolder, study_prefix
 from dip.pipeline.job import Job
 from dip.pipeline.jobs import RULES_OF_REPORTS, RULES_OF_RUNS, Pipeline
 from dip.pipeline.sources import Sources
@@ -95,13 +96,23 @@ class Workflow:
         """Name what params.yaml lacks for a target; Snakemake itself only says that no rule makes it.
 
         Raises:
-            ValueError: There is no such study, run, table or figure.
+            ValueError: There is no such study, run, table or figure, or no job writes this file.
         """
-        file = r"([^/.]+)\.(?:csv|md|html|tex|pdf|png|npz)"
-        parts = re.fullmatch(rf"results/(?:([^/]+)/)??(?:runs/([^/]+)/.+|{file})", target)
-        if parts is None:
+        path = Path(target)
+        if path.parts[:1] not in (RESULTS.parts, DATA.parts) or self.pipeline.maker(path):
             return
-        params, (study, run, name) = self.pipeline.params, (parts[1] or PAPER, parts[2], parts[3])
+        if parts := re.fullmatch(r"results/(?:([^/]+)/)??(?:runs/([^/]+)/.+|([^/.]+)\.[^/]+)", target):
+            self._check_entry(target, parts[1] or PAPER, run=parts[2], name=parts[3])
+        if path.exists() or not path.suffix:  # a folder, for an option
+            return
+        outputs = [job.outputs.items() for job in self.pipeline.all_jobs()]
+        files = [file for named in outputs for name, file in named if name != "provenance"]
+        beside = [file for file in files if file.parent == path.parent]
+        raise ValueError(f"{target}: nothing makes this file{nearest(target, map(str, beside or files))}")
+
+    def _check_entry(self, target: str, study: str, *, run: str | None, name: str) -> None:
+        """Refuse a target of a study, a run, or else a table or figure that params.yaml does not have."""
+        params = self.pipeline.params
         if study not in params.studies:
             raise ValueError(f"{target}: params.yaml has no study '{study}'{nearest(study, params.studies)}")
         if run is not None:

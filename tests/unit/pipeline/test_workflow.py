@@ -1,0 +1,56 @@
+"""What Snakemake asks of the jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dip.params import load
+from dip.pipeline import Pipeline
+from dip.pipeline.workflow import Workflow
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def workflow() -> Workflow:
+    """The shipped params.yaml."""
+    return Workflow(Pipeline(load(REPOSITORY / "params.yaml")))
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder without results."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("data/photos33/manifest.json", "nothing makes this file; did you mean 'data/photos32/manifest.json'?"),
+        ("data/reference/photos32.npz", "nothing makes this file; did you mean 'data/references/photos32.npz'?"),
+        ("results/demo/table2.xlsx", "nothing makes this file; did you mean 'results/demo/table2.tex'?"),
+        ("results/demo/tabel2.xlsx", "no table or figure 'tabel2' of study 'demo'; did you mean 'table2'?"),
+        ("results/demo/runs/demo_dip/metric.json", "did you mean 'results/demo/runs/demo_dip/metrics.json'?"),
+        ("results/demo/runs/demo_hibryd/metrics", "there is no such run; did you mean 'demo_hybrid'?"),
+        ("results/demo/runs/demo_dip/nope.json", "nothing makes this file; did you mean 'results/demo/runs/demo_dip/"),
+    ],
+)
+def test_target_that_nothing_makes(workflow: Workflow, target: str, message: str) -> None:
+    """Wrong: Snakemake only says that no rule makes it, not what was meant."""
+    with pytest.raises(ValueError) as error:
+        workflow.check(target)
+    assert message in str(error.value)
+
+
+def test_what_can_be_asked_for(workflow: Workflow) -> None:
+    """Wrong: a target or another word of the command line would be refused."""
+    for job in workflow.pipeline.all_jobs():
+        for file in job.outputs.values():
+            workflow.check(str(file))
+    for word in ("all", "figures", "--config", "study=demo", "results/demo", "data", "workflow/profiles/demo"):
+        workflow.check(word)
+    Path("results/demo").mkdir(parents=True)
+    Path("results/demo/table2.xlsx").touch()
+    workflow.check("results/demo/table2.xlsx")  # Snakemake has nothing to do
