@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 
@@ -127,6 +128,16 @@ def test_a_target_that_cannot_be_is_explained(shipped: Project, target: str, mes
     line = next((line for line in result.stdout.splitlines() if message in line), None)
     assert line is not None, result.stdout
     assert "Exception" not in result.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_explained(project: Project) -> None:
+    """Snakemake's own traceback fills a screen."""
+    shutil.rmtree(project.folder / ".snakemake", ignore_errors=True)
+    (project.folder / ".snakemake").touch()
+    result = project.snakemake("--dry-run")
+    assert result.returncode == 1
+    assert "File exists: '.snakemake'" in result.stdout
+    assert "Traceback" not in result.stdout
 
 
 def test_an_unknown_study_is_explained(shipped: Project) -> None:

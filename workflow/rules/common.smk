@@ -7,8 +7,9 @@ from itertools import pairwise
 from snakemake.exceptions import WorkflowError
 
 from dip.adoption import adopt
+from dip.files import check_writable
 from dip.params import load
-from dip.paths import JOBS, study_prefix
+from dip.paths import JOBS, SNAKEMAKE, study_prefix
 from dip.pipeline import Pipeline
 from dip.pipeline.workflow import Workflow, study_asked, study_of
 from dip.versioning.lock import wait_for_dvc
@@ -23,7 +24,7 @@ def refused(function):
     def call(*arguments):
         try:
             return function(*arguments)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise WorkflowError(str(error)) from None
 
     return call
@@ -59,6 +60,7 @@ def sources_of(rule):
 
 
 if workflow.is_main_process:
+    refused(check_writable)(SNAKEMAKE / "records")  # where Snakemake takes its lock, for a plan too
     refused(wait_for_dvc)()
     refused(adopt)(JOBS_OF.pipeline)  # results that DVC has brought
 
