@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from dip.params import nearest
 from dip.schema.base import Count, Positive, Schema, Text
+from dip.strict_yaml import read_yaml
 
 # Flags of sbatch that the launcher or submitit set themselves, and the key to use instead where there is one.
 _TAKEN = {
@@ -65,11 +65,11 @@ def load_settings(path: Path, stage: str) -> JobSettings:
         ValueError: The file is missing, is not YAML, or has a mistake; the first one is named with its key.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); --slurm names the file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:  # also of bytes that are no text
+        raise ValueError(f"{path}: not valid YAML: {error}") from None
     sections = ("all", "train", "sample", "latency", "evaluate")
     if not isinstance(content, dict) or not all(isinstance(content[key] or {}, dict) for key in content):
         raise ValueError(f"{path}: expected a mapping with the sections {', '.join(sections)}")

@@ -48,6 +48,7 @@ def test_shipped_settings_are_valid(stage: str) -> None:
         ("mail-type: END", "output: x", r"train\.extra\.output: the launcher sets it itself"),
         ("mail-type: END", "--mail-type: END", r"train\.extra\.--mail-type: write the flag as sbatch has it"),
         ("all: {", "all: [", r"not valid YAML"),
+        ("nodes: 2", "nodes: 2, nodes: 3", r"not valid YAML: line \d+, column \d+: the key 'nodes' stands twice"),
         ("all: {partition", "- all: {partition", r"not valid YAML|expected a mapping with the sections"),
         ("[module load cuda]", "[3]", r"all\.setup\.0: input should be a valid string, not 3"),
     ],
