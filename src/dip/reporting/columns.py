@@ -143,7 +143,7 @@ COLUMNS = {
         published=lambda row: f"as printed: Table {row['table']}, row {row['row']}",
     ),
     "section": Column(lambda row: row.section, "params.yaml", published=itemgetter("section")),
-    "reference": Column(lambda row: str(row.metrics.get("reference", "")), "params.yaml"),
+    "reference": Column(lambda row: str(row.metrics.get("reference", "")), "metrics"),
     "init_from": Column(lambda row: row.init_from or "", "params.yaml"),
 }
 """Columns by their names in the header; which of them a table has, and in which order, is its layout's matter."""
