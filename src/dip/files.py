@@ -96,8 +96,8 @@ def sha256(path: str | Path) -> str:
 
 def _temporary(path: Path) -> tuple[int, Path]:
     """A new file beside `path` that this process holds by a lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         _remove_left(path)
         while True:
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

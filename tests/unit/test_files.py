@@ -102,14 +102,16 @@ def test_link_is_the_same_file_or_a_copy(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_file_that_cannot_be_written_is_named_itself(tmp_path: Path) -> None:
+def test_file_that_cannot_be_written_is_named_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: the message would name a temporary file, which nobody has asked for."""
-    (tmp_path / "folder").touch()
-    for write in (
-        atomic_write(tmp_path / "folder" / "file").__enter__,
-        lambda: check_writable(tmp_path / "folder/file"),
-    ):
-        with pytest.raises(OSError, match=r"folder/file'$"):
+    path = tmp_path / "file"
+
+    def refused(dir: Path, prefix: str, suffix: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", f"{dir}/{prefix}abc{suffix}")
+
+    monkeypatch.setattr("tempfile.mkstemp", refused)
+    for write in (atomic_write(path).__enter__, lambda: check_writable(path)):
+        with pytest.raises(PermissionError, match=r"Permission denied: '.*/file'$"):
             write()
 
 
