@@ -103,8 +103,8 @@ def _temporary(path: Path) -> tuple[int, Path]:
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_nlink:
-                return descriptor, Path(name)
+            if (temporary := Path(name)).exists():
+                return descriptor, temporary
             os.close(descriptor)  # another process took it for one that was left, before it was held
     except OSError as error:
         error.filename = str(path)  # the one that somebody asked for
