@@ -124,7 +124,9 @@ def _merge(work: Work, class_names: list[str]) -> None:
             grid.save(file, format="PNG")
         write_json(target.sampling, _settings(work))
         shards.merge(target.samples, labels)
-        shards.folder.rename(shards.folder.with_suffix(".done"))  # gone at once for those who have joined
+        done = shards.folder.with_suffix(".done")
+        shutil.rmtree(done, ignore_errors=True)  # of a call that was killed in the middle of this
+        shards.folder.rename(done)  # gone at once for those who have joined
         for folder in target.folder.glob("shards-*"):  # also those of settings that were given up
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -211,6 +211,16 @@ def test_one_who_joined_and_slept_ends_with_the_others(weights: Path, run: Run) 
     assert not work.shards.folder.exists()
 
 
+def test_what_a_kill_left_of_merged_shards_is_in_nobody_s_way(weights: Path, run: Run) -> None:
+    """Wrong: the next sampling would fail at its end."""
+    work = workers.Work.of(spec(run, 4), weights, RunFolder(Path("run")), 2, 2, torch.device("cpu"), "fast")
+    left = work.shards.folder.with_suffix(".done") / "000000.npz"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    sample_run(spec(run, 4), weights, RunFolder(Path("run")), batch_size=2, shard_size=2)
+    assert sorted(path.name for path in Path("run").iterdir()) == ["samples.json", "samples.npz", "samples.png"]
+
+
 def test_settings_stand_beside_the_samples(weights: Path, run: Run) -> None:
     """Wrong: nobody could tell with which weights, solver and guidance the images were made."""
     sample_run(spec(run, 4), weights, RunFolder(Path("run")))
