@@ -73,7 +73,13 @@ class Checksums:
 
 
 def begun(job: Job) -> Job:
-    """A job as it begins: whatever becomes of its inputs while it reads them, it is known what they were before."""
+    """A job as it begins, with the checksums of its inputs, whatever becomes of these while it reads them.
+
+    Inputs that are missing have none; the job itself names them better.
+
+    Raises:
+        OSError: An input cannot be read.
+    """
     return replace(job, began_with=_checksums(path for path in job.input_files if path.is_file()))
 
 

@@ -62,5 +62,5 @@ class EMA:
 
 
 def period_of(decay: float) -> int:
-    """Steps from one update of a further decay to the next."""
+    """Steps from one update of a further decay, in [0, 1), to the next: 1 to 10."""
     return min(max(1, round(0.1 / (1 - decay))), _LONGEST_PERIOD)
