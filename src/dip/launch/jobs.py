@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from dip.files import atomic_copy, atomic_link, atomic_write, sha256
+from dip.files import atomic_copy, atomic_link, sha256
 from dip.launch.folder import WorkFolder, this_job
 from dip.memory import keep_freed_memory
 from dip.paths import RunFolder, Store, given_path, reference, stage_folder, work_folder
@@ -155,7 +154,6 @@ class TrainingJob(Job):
 
     def publish(self) -> None:
         """Copy: the weights stay beside the milestones, should Snakemake delete its outputs."""
-        write_curves(self.work / self.target.training_log.name, self.work / self.target.curves.name)
         for output in self.outputs:
             atomic_copy(self.work / output.name, output)
 
@@ -248,16 +246,6 @@ class EvaluationJob(_StageJob):
         from dip.evaluation.stage import evaluate_run
 
         evaluate_run(self.spec, self.target, RunFolder(self.work))
-
-
-def write_curves(log: Path, curves: Path) -> None:
-    """Write the numbers of a training log as CSV, a line per logged step, for DVC, which reads no JSON lines."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    columns = [key for key, value in lines[0].items() if isinstance(value, int | float)] if lines else []
-    with atomic_write(curves) as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
 
 
 def publish_milestone(spec: MilestoneSpec, target: RunFolder) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from dip.data.local import nearest_store
 from dip.data.order import TrainingOrder
 from dip.diffusion.objective import draw
 from dip.environment import describe_environment, device_name
-from dip.files import atomic_copy, write_json
-from dip.paths import RunFolder, Store
+from dip.files import check_writable, write_json
+from dip.paths import Store
 from dip.precision import autocast, dtype_name
 from dip.schema import Training, TrainingSpec
 from dip.training.checkpoint import StateFolder, save_weights
@@ -36,7 +35,7 @@ from dip.training.optimization import (
     total_loss,
 )
 from dip.training.prefetch import Prefetch
-from dip.training.report import Report, write_log
+from dip.training.report import Report, write_curves, write_log
 from dip.training.saving import Saver
 from dip.training.signals import Request, Signals
 from dip.training.state import TrainingState, begin_or_resume
@@ -61,8 +60,8 @@ def train(
 
     Args:
         spec: Data, model and optimisation.
-        work: Folder of the training's state; `model.safetensors`, `params.json`, `training.jsonl` and milestones
-            stand in it when the training is done. `training.jsonl` grows as it goes.
+        work: Folder of the training's state; `model.safetensors`, `params.json`, `training.jsonl`, `training.csv` and
+            milestones stand in it when the training is done. `training.jsonl` grows as it goes.
         save_seconds: Seconds between two checkpoints.
         save_steps: Also save after every so many steps.
         micro_batch: Most images at a time on a device; all of a process's share of the batch if not given.
@@ -89,7 +88,7 @@ def train(
         training, num_steps = spec.training, spec.num_steps
         data = data or Store.of(spec.dataset_name)
         store = ImageStore(nearest_store(data), spec.dataset)
-        _check_writable(work)
+        check_writable(work / "model.safetensors")
         state = TrainingState.new(spec, group, gradient_checkpointing=gradient_checkpointing, speed=speed)
         folder = StateFolder(work, spec.canonical() + data.manifest.read_text() + (state.encoder_sha256 or ""))
         begin_or_resume(state, spec, folder, group)
@@ -156,19 +155,6 @@ def milestone_path(work: Path, training: Training, epoch: int, ema_decay: float)
     return work / f"milestone-{epoch:04d}{average}.safetensors"
 
 
-def publish(work: Path, target: RunFolder) -> None:
-    """Copy a finished training to its run folder; `model.safetensors`, the file others wait for, comes last."""
-    for destination in (target.params, target.training_log, target.model):
-        atomic_copy(work / destination.name, destination)
-
-
-def _check_writable(work: Path) -> None:
-    """Fail before the first step where nothing could be saved after it."""
-    work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=work):
-        pass
-
-
 def _batches(
     store: ImageStore, spec: TrainingSpec, parts: list[range], first_step: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -202,6 +188,7 @@ def _keep(spec: TrainingSpec, state: TrainingState, work: Path, epoch: int, ema_
 def _finish(spec: TrainingSpec, state: TrainingState, work: Path, device: torch.device) -> None:
     """Write the result; `model.safetensors`, which says that the training is done, comes last."""
     write_log(work, state.log)
+    write_curves(work, state.log)
     content = {
         "run": json.loads(spec.canonical()),
         "num_parameters": sum(p.numel() for p in state.model.parameters()),

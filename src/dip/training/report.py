@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 from pathlib import Path
 from typing import Any, Self
@@ -86,3 +87,12 @@ def write_log(work: Path, log: list[dict[str, Any]]) -> None:
     """Write the whole of `training.jsonl`, a JSON object per line, atomically."""
     with atomic_write(work / "training.jsonl") as file:
         file.writelines(json.dumps(line) + "\n" for line in log)
+
+
+def write_curves(work: Path, log: list[dict[str, Any]]) -> None:
+    """Write the numbers of the log as `training.csv`, a line per logged step, for DVC, which reads no JSON lines."""
+    columns = [key for key, value in log[0].items() if isinstance(value, int | float)] if log else []
+    with atomic_write(work / "training.csv") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(log)

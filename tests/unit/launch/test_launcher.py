@@ -14,7 +14,7 @@ import pytest
 from safetensors import safe_open
 
 from dip.files import atomic_link
-from dip.launch import slurm
+from dip.launch import jobs, slurm
 from dip.launch.folder import WorkFolder
 from dip.launch.jobs import EvaluationJob, LatencyJob, SamplingJob, TrainingJob, publish_milestone
 from dip.launch.launcher import JobFailedError, Launcher, launch
@@ -60,6 +60,15 @@ def test_training_is_published_and_not_repeated(job: TrainingJob, monkeypatch: p
     header, *lines = job.target.curves.read_text().splitlines()
     assert {"step", "loss"} <= set(header.split(","))
     assert len(lines) == len(job.target.training_log.read_text().splitlines())
+
+
+def test_the_weights_are_published_last(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a reader that waits for the weights would find the other files missing."""
+    order: list[str] = []
+    original = jobs.atomic_copy
+    monkeypatch.setattr(jobs, "atomic_copy", lambda source, to: (order.append(to.name), original(source, to))[1])
+    launch(job)
+    assert order == ["params.json", "training.jsonl", "training.csv", "model.safetensors"]
 
 
 @pytest.mark.slow

@@ -168,8 +168,8 @@ def test_worker_of_this_machine_is_waited_for(
     job: TrainingJob, launcher: Launcher, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong: a job would wait in the queue, or fail in the folder, for what a process here is about to finish."""
-    (job.work / "params.json").write_text("{}")
-    (job.work / "training.jsonl").write_text('{"step": 1}\n')
+    for name in ("params.json", "training.jsonl", "training.csv"):
+        (job.work / name).touch()
     worker = contextlib.ExitStack()
     worker.enter_context(WorkFolder(job.work).working(0))
 
