@@ -21,7 +21,7 @@ from dip.paths import (
 )
 from dip.pipeline.job import Files, Job, canonical
 from dip.pipeline.resolved import Resolved, photographs_of
-from dip.reporting.published import PAPER_TABLE
+from dip.reporting.published import PAPER_TABLES
 from dip.schema import (
     Comparison,
     DatasetReference,
@@ -269,7 +269,7 @@ class Pipeline:
             folder, trained = self._folder(run.name), self._folder(training_of(run))
             files += [folder.metrics, folder.latency, folder.sampling, trained.params, trained.training_log]
         keys = ["code_version", f"tables.{name}.{study}", *(key for run in table.runs for key in keys_of_run(run, Run))]
-        if table.published and table.layout in PAPER_TABLE:
+        if table.published and table.layout in PAPER_TABLES:
             keys.append(f"published.{table.layout}")
         stem = study_folder(study) / name
         endings = {"csv": "csv", "markdown": "md", "html": "html", "latex": "tex"}

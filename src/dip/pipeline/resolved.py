@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dip.data.packaged import checksum
-from dip.reporting.published import PAPER_TABLE, printed_rows
+from dip.reporting.published import PAPER_TABLES, published_rows
 from dip.schema import Overfit, Params, Photographs
-
-Tree = Mapping[str, Any]
 
 
 class Resolved(Mapping[str, Any]):
@@ -35,8 +33,10 @@ class Resolved(Mapping[str, Any]):
                 for name, run in _dumped(params.runs).items()
             },
             "published": lambda: {
-                layout: {row["row"]: {key: value for key, value in row.items() if value} for row in printed_rows(table)}
-                for layout, table in PAPER_TABLE.items()
+                layout: {
+                    row["row"]: {key: value for key, value in row.items() if value} for row in published_rows(layout)
+                }
+                for layout in PAPER_TABLES
             },
             "tables": lambda: {name: _dumped(by_study) for name, by_study in params.tables.items()},
             "figures": lambda: {name: _dumped(by_study) for name, by_study in params.figures.items()},

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import torch
@@ -131,7 +130,7 @@ def find_published(params: Params, run: Run) -> Published | None:
         if (table := by_study.get(PAPER)) is not None and table.published
         for section, names in table.sections.items()
         if run.name in names
-        for row in published_rows(int(table.layout.removeprefix("table"))).to_dict("records")
+        for row in published_rows(table.layout)
         if row["section"] == section and _stands_for(row, run)
     ]
     if not rows:
@@ -145,7 +144,7 @@ def find_published(params: Params, run: Run) -> Published | None:
     )
 
 
-def _stands_for(row: Mapping[Any, str], run: Run) -> bool:
+def _stands_for(row: Mapping[str, str], run: Run) -> bool:
     bracket = re.fullmatch(r"(.+?) \((.+)\)", run.label)
     names = {run.label, *(bracket.groups() if bracket else ())}
     return (

@@ -6,22 +6,27 @@ import csv
 import functools
 from collections.abc import Mapping
 from importlib import resources
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Section 4.1: the evaluation suite of ADM on 50,000 samples, which it says of the authors' own models.
 EVALUATOR = "InceptionV3 (ADM suite)"
 NUM_SAMPLES = 50_000
 PUBLISHED = "src/dip/reporting/published.csv"
-# The paper's tables by the names that layouts have in params.yaml.
-PAPER_TABLE = {"table1": 1, "table2": 2, "table3": 3}
+PAPER_TABLES = ("table1", "table2", "table3")
+"""Layouts of params.yaml that are tables of the paper."""
 
 
-def printed_rows(table: int) -> list[dict[str, str]]:
-    """Rows of one of the paper's tables, in its order: text by column, as in `published_rows`; none of other tables."""
-    return [dict(row) for row in _all_rows() if row["table"] == str(table)]
+def published_rows(layout: str) -> list[dict[str, str]]:
+    """Rows of one of the paper's tables, in its order.
+
+    Args:
+        layout: One of `PAPER_TABLES`; there are no rows of others.
+
+    Returns:
+        Text by column, as printed (so that 0.70 stays 0.70), empty where the paper prints "-". Columns: table, row (1
+        is the first), section, method, fid, sfid, is, precision, recall, training_cost, latency_seconds, epochs, nfe,
+        params.
+    """
+    return [dict(row) for row in _all_rows() if f"table{row['table']}" == layout]
 
 
 def is_of_the_authors(row: Mapping[str, str]) -> bool:
@@ -38,26 +43,3 @@ def line_of(row: dict[str, str]) -> int:
 def _all_rows() -> tuple[dict[str, str], ...]:
     with resources.files("dip.reporting").joinpath("published.csv").open(encoding="utf-8") as file:
         return tuple(csv.DictReader(file))
-
-
-def published_rows(table: int) -> pd.DataFrame:
-    """Rows of one of the paper's tables, in its order.
-
-    Args:
-        table: 1, 2 or 3.
-
-    Returns:
-        Text, as printed (so that 0.70 stays 0.70), empty where the paper prints "-". Columns: table, row (1 is
-        the first), section, method, fid, sfid, is, precision, recall, training_cost, latency_seconds, epochs,
-        nfe, params.
-
-    Raises:
-        ValueError: No rows of such a table are kept.
-    """
-    rows = printed_rows(table)
-    if not rows:
-        raise ValueError(f"published figures are kept of the paper's tables 1, 2 and 3, not of {table}")
-
-    import pandas as pd
-
-    return pd.DataFrame(rows, dtype=str)

@@ -10,7 +10,7 @@ import pandas as pd
 from dip.files import atomic_write
 from dip.reporting.columns import COLUMNS
 from dip.reporting.measured import MeasuredRow
-from dip.reporting.published import PAPER_TABLE, published_rows
+from dip.reporting.published import published_rows
 from dip.reporting.render import to_html, to_latex, to_markdown
 
 # The paper's columns in the paper's order, by the names that layouts have in params.yaml; `cost` is this project's own.
@@ -45,7 +45,8 @@ def build_table(layout: str, rows: Sequence[MeasuredRow], *, published: bool = T
     """
     if layout not in LAYOUTS:
         raise ValueError(f"unknown table layout '{layout}'; expected one of {', '.join(LAYOUTS)}")
-    if not rows and not _published(layout, published):
+    printed = published_rows(layout) if published else []
+    if not rows and not printed:
         raise ValueError("a table needs at least one row: give measured rows or ask for the published ones")
     columns = (*LAYOUTS[layout], *PROVENANCE)
     if "latency" in columns:
@@ -54,7 +55,7 @@ def build_table(layout: str, rows: Sequence[MeasuredRow], *, published: bool = T
                 raise ValueError(
                     f"run '{row.run}' has no latency.json and its table has a latency column; measure it first"
                 )
-    cells = [[COLUMNS[column].published(row) for column in columns] for row in _published(layout, published)]
+    cells = [[COLUMNS[column].published(row) for column in columns] for row in printed]
     cells += [[COLUMNS[column].measured(row) for column in columns] for row in _by_section(rows)]
     return pd.DataFrame(cells, columns=list(columns), dtype=str)
 
@@ -89,13 +90,6 @@ def write_table(table: pd.DataFrame, stem: str | Path, *, caption: str) -> tuple
         with atomic_write(paths[-1]) as file:
             file.write(text)
     return tuple(paths)
-
-
-def _published(layout: str, wanted: bool) -> list[dict[str, str]]:
-    if not wanted or layout not in PAPER_TABLE:
-        return []
-    frame = published_rows(PAPER_TABLE[layout])
-    return [dict(zip(frame.columns, values, strict=True)) for values in frame.to_numpy().tolist()]
 
 
 def _by_section(rows: Sequence[MeasuredRow]) -> list[MeasuredRow]:

@@ -10,7 +10,7 @@ import pandas as pd
 from dip.files import sha256
 from dip.paths import RunFolder
 from dip.reporting.columns import COLUMNS
-from dip.reporting.published import PAPER_TABLE, PUBLISHED, line_of, printed_rows
+from dip.reporting.published import PUBLISHED, line_of, published_rows
 from dip.schema import Params, Table
 
 
@@ -31,7 +31,7 @@ def trace(params: Params, study: str, table: Table, content: pd.DataFrame) -> di
     Raises:
         ValueError: A run's file is missing or damaged.
     """
-    printed = iter(printed_rows(PAPER_TABLE.get(table.layout, 0)))
+    printed = iter(published_rows(table.layout))
     rows: list[dict[str, Any]] = []
     for line, (method, run, source) in enumerate(content[["method", "run", "source"]].itertuples(index=False), start=2):
         row = {"line": line, "method": method, "source": source}

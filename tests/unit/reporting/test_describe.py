@@ -79,6 +79,13 @@ def test_every_published_row_of_dip_has_a_run(repository: Params) -> None:
     assert sources == {source for _, _, _, source in PUBLISHED.values()}
 
 
+def test_a_table_of_our_own_stands_for_no_row_of_the_paper(repository: Params) -> None:
+    """Wrong: a table of costs that leaves `published` at its default ends `dip describe`."""
+    cost = repository.tables["cost"]["paper"].model_copy(update={"published": True})
+    changed = repository.model_copy(update={"tables": {"cost": {"paper": cost}}})
+    assert find_published(changed, changed.runs["dip_xl_16"]) is None
+
+
 def test_parts_and_cost(descriptions: dict[str, Description]) -> None:
     """Wrong: a head is counted as backbone, one of two heads is left out, or tokens and passes are not the run's."""
     dit, dip = descriptions["dit_26x1152"], descriptions["dip_xl_16"]
