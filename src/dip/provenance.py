@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from dip.environment import describe_environment
 from dip.files import sha256, write_json
 from dip.paths import SNAKEMAKE
@@ -116,11 +114,8 @@ def read(job: Job) -> Provenance | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        what = str(error)
-        if isinstance(error, ValidationError):
-            what = f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
         raise ValueError(
-            f"{job.provenance}: cannot be read ({what}); remove it, and {job.title} is made again"
+            f"{job.provenance}: cannot be read ({error}); remove it, and {job.title} is made again"
         ) from None
 
 

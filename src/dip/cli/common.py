@@ -8,8 +8,6 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import ValidationError
-
 from dip import params as reader
 from dip.data.packaged import copy_photograph
 from dip.paths import RunFolder
@@ -92,10 +90,8 @@ def planned(options: argparse.Namespace, part: type[_Spec]) -> tuple[_Spec, RunF
     if options.spec is not None and options.spec != spec.canonical():
         try:
             spec = part.parse(options.spec)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = "".join(f"{key}: " for key in first["loc"])
-            raise ValueError(f"--spec: expected {part.__name__} as JSON; {where}{first['msg']}") from None
+        except ValueError as error:
+            raise ValueError(f"--spec: expected {part.__name__} as JSON; {error}") from None
         logging.warning("params.yaml has changed since this job was planned; going on with what was planned")
     rule = options.command  # stages of a run are named as their rules
     return spec, folder, begin(params, rule, run.name).planned(spec.canonical())

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dip.files import atomic_write, sha256, write_json
 from dip.paths import Store
@@ -79,17 +79,13 @@ def read_manifest(store: Store) -> Manifest:
     """
     try:
         return Manifest.parse(store.manifest.read_text())
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise ValueError(
-            f"{store.folder}: no usable dataset (manifest.json is damaged or of another version of DiP: {what}); "
-            f"prepare it again with `dip prepare {store.folder.name}`"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{store.folder}: no usable dataset ({error}); prepare it again with `dip prepare {store.folder.name}`"
-        ) from None
+    except OSError as error:
+        reason = str(error)
+    except ValueError as error:
+        reason = f"manifest.json is damaged or of another version of DiP: {error}"
+    raise ValueError(
+        f"{store.folder}: no usable dataset ({reason}); prepare it again with `dip prepare {store.folder.name}`"
+    )
 
 
 def publish(

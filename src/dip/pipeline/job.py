@@ -60,8 +60,3 @@ class Job:
     def provenance(self) -> Path:
         """Where it is written what the outputs were made with."""
         return self.outputs["provenance"]
-
-
-def canonical(content: Any) -> str:
-    """JSON that is equal for equal content in any order."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))

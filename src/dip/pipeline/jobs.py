@@ -19,7 +19,7 @@ from dip.paths import (
     reference,
     study_folder,
 )
-from dip.pipeline.job import Files, Job, canonical
+from dip.pipeline.job import Files, Job
 from dip.pipeline.resolved import Resolved, photographs_of
 from dip.reporting.published import PAPER_TABLES
 from dip.schema import (
@@ -40,6 +40,7 @@ from dip.schema import (
     Table,
     TrainingSpec,
 )
+from dip.schema.base import canonical_json
 
 RULES_OF_DATA = ("photograph", "prepare", "feature_network", "reference")
 RULES_OF_RUNS = ("train", "milestone", "sample", "latency", "evaluate")
@@ -165,7 +166,7 @@ class Pipeline:
         parameters = {key: self.resolved.value(key) for key in keys}
         stem = stem or next(iter(outputs.values())).with_suffix("")
         outputs = {**outputs, "provenance": provenance(stem)}
-        return Job(rule, name, inputs, outputs, parameters, spec or canonical(parameters), **more)
+        return Job(rule, name, inputs, outputs, parameters, spec or canonical_json(parameters), **more)
 
     # Data: photographs, datasets, feature networks, references.
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from dip.pipeline.job import Job, canonical
+from dip.pipeline.job import Job
 from dip.pipeline.jobs import Pipeline
 from dip.provenance import Checksums, read
+from dip.schema.base import canonical_json
 
 
 class Sources:
@@ -28,7 +29,7 @@ class Sources:
 
     def spec(self, job: Job) -> str:
         """Checksums of a job's sources by path, as canonical JSON."""
-        content = canonical(dict(self._above(str(job.provenance))))
+        content = canonical_json(dict(self._above(str(job.provenance))))
         self._checksums.save()
         return content
 

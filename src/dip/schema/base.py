@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 # A name that is part of a file name.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -32,20 +32,30 @@ NonNegative = Annotated[Real, Field(ge=0)]
 Fraction = Annotated[Real, Field(ge=0, le=1)]
 
 
+def canonical_json(content: Any) -> str:
+    """JSON that is equal for equal content in any order."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
 class Schema(BaseModel):
     """A part of params.yaml: unknown keys and wrong types are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     def canonical(self) -> str:
-        """The content as JSON with sorted keys: equal for equal parameters in any order."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """The content as canonical JSON."""
+        return canonical_json(self.model_dump(mode="json"))
 
     @classmethod
     def parse(cls, content: str) -> Self:
         """The inverse of `canonical`.
 
         Raises:
-            pydantic.ValidationError: The JSON is not of this class.
+            ValueError: The JSON is not of this class; the first mistake in one line.
         """
-        return cls.model_validate_json(content)
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
