@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from dip.files import atomic_write
-from dip.params import ParamsError, nearest, parse, read_text
+from dip.params import ParamsError, known, parse, read_text
 from dip.schema import Params
 from dip.strict_yaml import read_yaml
 
@@ -49,8 +49,7 @@ def add_run(
     """
     text = read_text(_FILE)
     before = parse(text, _FILE)
-    if base not in before.runs:
-        raise ParamsError(f"params.yaml: runs.{base}: there is no such run{nearest(base, before.runs)}")
+    known(before, "runs", base)
     if name in before.runs:
         raise ParamsError(f"params.yaml: runs.{name}: there is such a run already; give the new one another --name")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):

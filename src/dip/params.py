@@ -12,11 +12,11 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from dip.checks import Mistake, run_mistakes, section_mistakes
+from dip.checks import Keys, Mistake, run_mistakes, section_mistakes
 from dip.schema import Checkpoint, Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
 from dip.strict_yaml import read_yaml
 
@@ -37,8 +37,7 @@ _SECTIONS = (
     "figures",
 )
 _RUN_KEYS = ("base", "study", "label", "dataset", "model", "training", "sampling", "evaluation", "checkpoint")
-_Valid = TypeVar("_Valid")
-Keys = tuple[str | int, ...]
+_NOUNS = {"studies": "study", "datasets": "dataset", "evaluation": "evaluator", "runs": "run"}
 
 
 class ParamsError(ValueError):
@@ -368,6 +367,23 @@ def _message(detail: Any) -> str:
         return _MESSAGES[detail["type"]](detail)
     value = json.dumps(detail["input"], default=str)
     return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {value[:60]}"
+
+
+def known(params: Params, section: str, name: str) -> str:
+    """The name itself if there is such an entry.
+
+    Args:
+        params: All of params.yaml.
+        section: "studies", "datasets", "evaluation" or "runs".
+        name: What somebody asks for.
+
+    Raises:
+        ParamsError: There is none; the nearest name is told.
+    """
+    entries = getattr(params, section)
+    if name not in entries:
+        raise ParamsError(f"params.yaml: {section}.{name}: there is no such {_NOUNS[section]}{nearest(name, entries)}")
+    return name
 
 
 def nearest(name: Any, names: Any) -> str:

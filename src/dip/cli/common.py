@@ -61,21 +61,6 @@ def seed(text: str) -> int:
     return value
 
 
-def find_run(params: Params, name: str) -> Run:
-    """A run of params.yaml, or `ParamsError`."""
-    if name not in params.runs:
-        raise reader.ParamsError(f"params.yaml: runs.{name}: there is no such run{reader.nearest(name, params.runs)}")
-    return params.runs[name]
-
-
-def known_study(params: Params, study: str) -> str:
-    """The study itself if params.yaml has it, or `ParamsError`."""
-    if study not in params.studies:
-        near = reader.nearest(study, params.studies)
-        raise reader.ParamsError(f"params.yaml: studies.{study}: there is no such study{near}")
-    return study
-
-
 def planned(options: argparse.Namespace, part: type[_Spec]) -> tuple[_Spec, RunFolder, Job]:
     """The parameters that the command works with, the run's folder, and the job to record in the end.
 
@@ -83,7 +68,7 @@ def planned(options: argparse.Namespace, part: type[_Spec]) -> tuple[_Spec, RunF
         ValueError: params.yaml has no such run, or gives it the weights of another where it would be trained.
     """
     params = reader.load()
-    run = find_run(params, options.run)
+    run = params.runs[reader.known(params, "runs", options.run)]
     if part is TrainingSpec:
         _check_own_training(run)
     spec, folder = run.part(part), RunFolder.of(run.study, run.name)

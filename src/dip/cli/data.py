@@ -7,12 +7,12 @@ import logging
 import os
 
 from dip import params as reader
-from dip.cli.common import Add, begin, count, known_study
+from dip.cli.common import Add, begin, count
 from dip.files import check_writable
 from dip.paths import Store, feature_network, reference
 from dip.pipeline.resolved import photographs_of
 from dip.provenance import record
-from dip.schema import Evaluation, Params, PhotoExtractor
+from dip.schema import PhotoExtractor
 
 
 def add_commands(add: Add) -> None:
@@ -42,19 +42,11 @@ def _photograph(options: argparse.Namespace) -> None:
     record(job)
 
 
-def _params(options: argparse.Namespace) -> Params:
-    """All of params.yaml, which has the dataset of the command."""
-    params = reader.load()
-    if options.dataset not in params.datasets:
-        near = reader.nearest(options.dataset, params.datasets)
-        raise reader.ParamsError(f"params.yaml: datasets.{options.dataset}: there is no such dataset{near}")
-    return params
-
-
 def _prepare(options: argparse.Namespace) -> None:
     from dip.data.prepare import prepare
 
-    name, params = options.dataset, _params(options)
+    params = reader.load()
+    name = reader.known(params, "datasets", options.dataset)
     job = begin(params, "prepare", name)
     prepare(name, params.datasets[name], Store.of(name), num_workers=options.workers)
     record(job)
@@ -63,18 +55,11 @@ def _prepare(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> None:
     from dip.data.verify import verify
 
-    name, params = options.dataset, _params(options)
+    params = reader.load()
+    name = reader.known(params, "datasets", options.dataset)
     manifest = verify(name, params.datasets[name], Store.of(name), num_workers=options.workers)
     skipped = f", {len(manifest.skipped)} skipped" if manifest.skipped else ""
     logging.info("%d images in %d shard(s)%s: all in order", manifest.num_images, len(manifest.shards), skipped)
-
-
-def _evaluation(options: argparse.Namespace) -> tuple[Params, Evaluation]:
-    params = reader.load()
-    if options.evaluation not in params.evaluation:
-        near = reader.nearest(options.evaluation, params.evaluation)
-        raise reader.ParamsError(f"params.yaml: evaluation.{options.evaluation}: there is no such evaluator{near}")
-    return params, params.evaluation[options.evaluation]
 
 
 def _features(options: argparse.Namespace) -> None:
@@ -84,12 +69,13 @@ def _features(options: argparse.Namespace) -> None:
     from dip.evaluation.photo_network import save_photo_network, train_photo_network
     from dip.memory import keep_freed_memory
 
-    params, evaluation = _evaluation(options)
-    extractor = evaluation.extractor
+    params = reader.load()
+    name = reader.known(params, "evaluation", options.evaluation)
+    extractor = params.evaluation[name].extractor
     if not isinstance(extractor, PhotoExtractor):
-        raise ValueError(f"evaluation.{options.evaluation}: its feature network is a published one, not trained here")
-    check_writable(feature_network(options.evaluation))
-    job = begin(params, "feature_network", options.evaluation)
+        raise ValueError(f"evaluation.{name}: its feature network is a published one, not trained here")
+    check_writable(feature_network(name))
+    job = begin(params, "feature_network", name)
     keep_freed_memory()
     store = ImageStore(Store.of(extractor.dataset))
     network = train_photo_network(
@@ -99,17 +85,18 @@ def _features(options: argparse.Namespace) -> None:
         num_steps=extractor.num_steps,
         seed=extractor.seed,
     )
-    save_photo_network(network, feature_network(options.evaluation))
+    save_photo_network(network, feature_network(name))
     record(job)
 
 
 def _reference(options: argparse.Namespace) -> None:
     from dip.evaluation.stage import make_reference
 
-    params, evaluation = _evaluation(options)
-    check_writable(reference(options.evaluation))
-    job = begin(params, "reference", options.evaluation)
-    make_reference(options.evaluation, evaluation, params.datasets, reference(options.evaluation))
+    params = reader.load()
+    name = reader.known(params, "evaluation", options.evaluation)
+    check_writable(reference(name))
+    job = begin(params, "reference", name)
+    make_reference(name, params.evaluation[name], params.datasets, reference(name))
     record(job)
 
 
@@ -118,5 +105,5 @@ def _fetch(options: argparse.Namespace) -> None:
 
     params = reader.load()
     if options.study is not None:
-        known_study(params, options.study)
+        reader.known(params, "studies", options.study)
     fetch(params, options.what, options.study)

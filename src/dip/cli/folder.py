@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from dip import params as reader
-from dip.cli.common import Add, find_run, known_study
+from dip.cli.common import Add
 
 
 def add_commands(add: Add) -> None:
@@ -35,7 +35,7 @@ def _status(options: argparse.Namespace) -> None:
 
     params = reader.load()
     if options.study is not None:
-        known_study(params, options.study)
+        reader.known(params, "studies", options.study)
     print(status(params, options.study, as_json=options.json))
 
 
@@ -43,7 +43,7 @@ def _cancel(options: argparse.Namespace) -> None:
     from dip.launch.status import cancel
 
     params = reader.load()
-    print("\n".join(cancel(params, find_run(params, options.run).name)))
+    print("\n".join(cancel(params, reader.known(params, "runs", options.run))))
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -63,7 +63,7 @@ def _ablation(options: argparse.Namespace) -> None:
     shown = {"label": options.label, "tables": options.table, "figures": options.figure}
     params = add_run(options.run, options.name, options.set, **shown)
     study = params.runs[options.name].study
-    if StudyFolder.of(study).stages.exists():
+    if StudyFolder(study).stages.exists():
         write_stages(Pipeline(params), study)
     where = ", ".join((*options.table, *options.figure)) or "no table or figure yet"
     print(f"params.yaml: runs.{options.name}, shown in {where}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dip import params as reader
-from dip.cli.common import Add, begin, find_run, known_study
+from dip.cli.common import Add, begin
 from dip.provenance import record
 from dip.schema import Params
 
@@ -65,8 +65,8 @@ def _describe(options: argparse.Namespace) -> None:
     from dip.reporting.describe import describe, to_json, to_text
 
     params = reader.load()
-    study = known_study(params, options.study or params.study)
-    runs = [find_run(params, name) for name in options.run] or [
+    study = reader.known(params, "studies", options.study or params.study)
+    runs = [params.runs[reader.known(params, "runs", name)] for name in options.run] or [
         run for run in params.runs.values() if run.study == study
     ]
     if not runs:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dip import params as reader
-from dip.cli.common import Add, count, count_or_0, find_run, guidance, planned, seconds, seed, start
+from dip.cli.common import Add, count, count_or_0, guidance, planned, seconds, seed, start
 from dip.files import check_writable
 from dip.paths import JOBS, RunFolder
 from dip.provenance import record
@@ -115,7 +115,7 @@ def _gallery(options: argparse.Namespace) -> None:
     from dip.reporting.study_figures import draw_gallery
 
     params = reader.load()
-    run = find_run(params, options.run)
+    run = params.runs[reader.known(params, "runs", options.run)]
     check_writable(options.output)
     settings = {"cfg_scale": options.cfg_scale, "num_samples": options.num_samples, "seed": options.seed}
     draw_gallery(params, run, options.classes, options.output, **settings)

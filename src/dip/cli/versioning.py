@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from dip import params as reader
-from dip.cli.common import Add, known_study
+from dip.cli.common import Add
 from dip.pipeline import Pipeline
 
 
@@ -26,7 +26,7 @@ def add_commands(add: Add) -> None:
 
 def _study(options: argparse.Namespace) -> tuple[Pipeline, str]:
     params = reader.load()
-    return Pipeline(params), known_study(params, options.study or params.study)
+    return Pipeline(params), reader.known(params, "studies", options.study or params.study)
 
 
 def _stages(options: argparse.Namespace) -> None:

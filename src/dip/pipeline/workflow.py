@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dip.params import nearest
+from dip.params import known, nearest
 from dip.paths import DATA, PAPER, RESULTS, RunFolder, study_prefix
 from dip.pipeline.job import Job
 from dip.pipeline.jobs import RULES_OF_REPORTS, RULES_OF_RUNS, Pipeline
@@ -75,10 +75,8 @@ class Workflow:
         Raises:
             ValueError: There is no such run, or it belongs to another study.
         """
-        runs = self.pipeline.params.runs
-        if name not in runs:
-            raise ValueError(f"params.yaml: runs.{name}: there is no such run{nearest(name, runs)}")
-        run = runs[name]
+        params = self.pipeline.params
+        run = params.runs[known(params, "runs", name)]
         if study_prefix(run.study) != prefix:
             folder = RunFolder.of(run.study, run.name).folder
             raise ValueError(f"run '{run.name}' belongs to study '{run.study}': its results are in {folder}")
