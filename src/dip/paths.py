@@ -119,11 +119,6 @@ class StudyFolder:
 
     study: str
 
-    @classmethod
-    def of(cls, study: str) -> StudyFolder:
-        """Files of a study."""
-        return cls(study)
-
     @property
     def folder(self) -> Path:
         return STUDIES / self.study

@@ -9,12 +9,12 @@ from typing import Any
 
 from dip.data.packaged import copy_of
 from dip.paths import (
-    PHOTOGRAPHS,
     RunFolder,
     Store,
     experiment_data,
     feature_network,
     given_path,
+    photograph_copy,
     provenance,
     reference,
     study_folder,
@@ -171,7 +171,7 @@ class Pipeline:
     # Data: photographs, datasets, feature networks, references.
 
     def _photograph(self, name: str) -> Job:
-        copy = PHOTOGRAPHS / name
+        copy = photograph_copy(name)
         return self._job("photograph", name, {}, {"image": copy}, [f"photographs.{copy.stem}"], stem=copy)
 
     def _prepare(self, name: str) -> Job:

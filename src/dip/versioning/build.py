@@ -14,7 +14,7 @@ from dip.paths import WORK, StudyFolder
 from dip.pipeline import Job, Pipeline
 from dip.unlock import snakemake_at_work
 from dip.versioning.call import current_call
-from dip.versioning.stages import file_of, stage_files, stage_of, write_stages
+from dip.versioning.stages import file_of, stage_files, stage_of, write_if_changed, write_stages
 
 _log = logging.getLogger(__name__)
 _STAGES = Path("dvc.yaml")
@@ -37,7 +37,7 @@ def build(pipeline: Pipeline, study: str, also: Path | None = None) -> None:
     profile = profile_of(study)
     _share_work()
     refresh(pipeline, study)
-    folder, asked = StudyFolder.of(study), _asked(pipeline, study)
+    folder, asked = StudyFolder(study), _asked(pipeline, study)
     targets = [str(next(iter(job.outputs.values()))) for job in asked]
     if also is not None:
         if (job := pipeline.maker(also)) is None:
@@ -55,7 +55,7 @@ def build(pipeline: Pipeline, study: str, also: Path | None = None) -> None:
         )
     done = [str(job.provenance) for job in pipeline.with_upstream(asked)] if asked else None  # None: all
     write_json(folder.last_build, {"params": sha256(folder.params), "jobs": done})
-    _note(folder.built, "What comes after this file comes after Snakemake.")
+    write_if_changed(folder.built, "What comes after this file comes after Snakemake.\n")
     call = current_call()
     if call is not None and folder.changed.exists() and folder.changed.stat().st_mtime > call.began:
         _log.warning("%s", folder.changed.read_text())
@@ -67,7 +67,7 @@ def record(study: str) -> None:
     Raises:
         ValueError: A stage could not be recorded.
     """
-    folder, call = StudyFolder.of(study), current_call()
+    folder, call = StudyFolder(study), current_call()
     if call is not None and folder.first.exists() and folder.first.stat().st_mtime > call.began:
         # Stage by stage as they stand in the file: the others are at work in the call that this is part of.
         files = map(str, stage_files(study))
@@ -76,7 +76,7 @@ def record(study: str) -> None:
         # As DVC does with its own files (core.autostage): an experiment has what git knows.
         subprocess.run(["git", "add", "--", str(folder.folder)], check=False)
         folder.first.unlink()
-    _note(folder.known, "All stages of this study are known to DVC.")
+    write_if_changed(folder.known, "All stages of this study are known to DVC.\n")
 
 
 def refresh(pipeline: Pipeline, study: str) -> None:
@@ -89,7 +89,7 @@ def refresh(pipeline: Pipeline, study: str) -> None:
     Raises:
         ValueError: DVC is at work and has stages that are gone.
     """
-    changes, marker = write_stages(pipeline, study), StudyFolder.of(study).changed
+    changes, marker = write_stages(pipeline, study), StudyFolder(study).changed
     if not changes:
         return
     names = [*changes.gone, *changes.others]
@@ -145,9 +145,3 @@ def _share_work() -> None:
         repository = here.parents[len(_EXPERIMENTS.parts)]
         (repository / WORK).mkdir(exist_ok=True)
         WORK.symlink_to(os.path.relpath(repository / WORK, here))
-
-
-def _note(path: Path, text: str) -> None:
-    if not path.exists() or path.read_text() != f"{text}\n":
-        with atomic_write(path) as file:
-            file.write(f"{text}\n")

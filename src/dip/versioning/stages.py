@@ -67,14 +67,14 @@ def write_stages(pipeline: Pipeline, study: str) -> Changes:
     Returns:
         What has changed, nothing if the study had no stages before.
     """
-    active = [name for name in pipeline.params.studies if name == study or StudyFolder.of(name).stages.exists()]
+    active = [name for name in pipeline.params.studies if name == study or StudyFolder(name).stages.exists()]
     before = stages_of(study)
     if not before:
-        with atomic_write(StudyFolder.of(study).first) as file:
+        with atomic_write(StudyFolder(study).first) as file:
             file.write("")
     for _ in range(len(active)):  # a study that leaves a dataset leaves its stages to another one
         for name in active:
-            elsewhere = {stage for other in active if other != name for stage in _stages_in(StudyFolder.of(other).data)}
+            elsewhere = {stage for other in active if other != name for stage in _stages_in(StudyFolder(other).data)}
             _write_study(pipeline, name, elsewhere)
     after = stages_of(study)
     if not before:
@@ -85,7 +85,7 @@ def write_stages(pipeline: Pipeline, study: str) -> Changes:
 
 def stage_files(study: str) -> list[Path]:
     """The dvc.yaml of a study in an order in which their stages can be done."""
-    folder = StudyFolder.of(study)
+    folder = StudyFolder(study)
     runs = sorted(folder.runs.glob("*/dvc.yaml"), key=lambda path: "train" not in _stages_in(path))
     return [path for path in (folder.data, *runs, folder.stages) if path.exists()]
 
@@ -102,16 +102,16 @@ def stage_of(job: Job) -> str:
 
 def file_of(job: Job, study: str) -> Path:
     """The dvc.yaml with the stage of a job, if the study records it."""
-    folder = StudyFolder.of(study)
+    folder = StudyFolder(study)
     if job.rule in RULES_OF_RUNS:
         return folder.run(job.name)
     return folder.data if job.rule in RULES_OF_DATA else folder.stages
 
 
 def _write_study(pipeline: Pipeline, study: str, elsewhere: set[str]) -> None:
-    folder, jobs = StudyFolder.of(study), pipeline.jobs(study)
+    folder, jobs = StudyFolder(study), pipeline.jobs(study)
     parameters = _tree({key: value for job in jobs for key, value in job.parameters.items()})
-    _write(folder.params, f"{json.dumps(parameters, indent=1, ensure_ascii=False)}\n")
+    write_if_changed(folder.params, f"{json.dumps(parameters, indent=1, ensure_ascii=False)}\n")
     files: dict[Path, Stages] = {}
     for job in jobs:
         if job.rule not in RULES_OF_DATA or stage_of(job) not in elsewhere:
@@ -125,7 +125,7 @@ def _write_study(pipeline: Pipeline, study: str, elsewhere: set[str]) -> None:
     for path, stages in files.items():
         content = {"stages": stages, **_displays(pipeline, study, jobs, path)}
         text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
-        _write(path, _HEADER.format(study=study) + text)
+        write_if_changed(path, _HEADER.format(study=study) + text)
     for path in stage_files(study):
         if path not in files:  # with its lock file: of a run that is gone
             shutil.rmtree(path.parent)
@@ -176,7 +176,7 @@ def _displays(pipeline: Pipeline, study: str, jobs: Iterable[Job], path: Path) -
                 "labels": [study, run.model.head.name],
             }
             shown["artifacts"] = {job.name.replace("_", "-"): artifact}
-    if path == StudyFolder.of(study).stages:
+    if path == StudyFolder(study).stages:
         curves = {f"{up}/{job.outputs['curves']}": "velocity_loss" for job in jobs if job.rule == "train"}
         axes = {"x": "step", "y": curves, "x_label": "step", "y_label": "velocity loss", "title": "Training"}
         figures = [{f"{up}/{job.outputs['png']}": None} for job in own if job.rule == "figure"]
@@ -209,7 +209,8 @@ def _stages_in(path: Path) -> Stages:
         return {}
 
 
-def _write(path: Path, text: str) -> None:
+def write_if_changed(path: Path, text: str) -> None:
+    """Write a file, unless it has this content already."""
     if not path.exists() or path.read_text() != text:
         with atomic_write(path) as file:
             file.write(text)

@@ -46,7 +46,7 @@ def value(tree: Any, key: str) -> Any:
 def test_committed_stages_are_those_of_params(pipeline: Pipeline) -> None:
     """Wrong: `dvc repro` on a fresh clone would have to be called twice; run `dip stages` and commit."""
     write_stages(pipeline, "demo")
-    for path in [*stage_files("demo"), StudyFolder.of("demo").params]:
+    for path in [*stage_files("demo"), StudyFolder("demo").params]:
         assert (REPOSITORY / path).read_text() == path.read_text(), f"{path} is not current"
     committed = {path.relative_to(REPOSITORY) for path in (REPOSITORY / "studies/demo").rglob("dvc.yaml")}
     assert committed == set(stage_files("demo"))
@@ -56,7 +56,7 @@ def test_committed_stages_are_those_of_params(pipeline: Pipeline) -> None:
 def test_every_job_has_a_stage(pipeline: Pipeline, study: str) -> None:
     """Wrong: a result would not be recorded, or a stage would depend on other files or parameters than its job."""
     write_stages(pipeline, study)
-    written, resolved = stages(study), json.loads(StudyFolder.of(study).params.read_text())
+    written, resolved = stages(study), json.loads(StudyFolder(study).params.read_text())
     jobs = pipeline.jobs(study)
     assert set(written) == {
         *(f"{file_of(job, study)}:{stage_of(job)}" for job in jobs),
@@ -110,7 +110,7 @@ def test_runs_come_and_go(pipeline: Pipeline) -> None:
     write_stages(pipeline, "demo")
     text = (REPOSITORY / "params.yaml").read_text()
     renamed = Pipeline(params.parse(text.replace("demo_width48", "demo_wide")))
-    (StudyFolder.of("demo").run("demo_width48").parent / "dvc.lock").write_text("")
+    (StudyFolder("demo").run("demo_width48").parent / "dvc.lock").write_text("")
     changes = write_stages(renamed, "demo")
     assert set(changes.gone) == of_run("demo_width48")
     assert of_run("demo_wide") < set(changes.others)
