@@ -16,11 +16,19 @@ _CODE = ("src", "workflow", "Snakefile", "requirements.lock")
 _PACKAGES = ("dip", "torch", "numpy", "einops", "timm", "torch-fidelity", "scipy")
 
 
-def pick_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
+def pick_device(local_rank: int | None = None) -> torch.device:
+    """The GPU if there is one, else the CPU.
+
+    Args:
+        local_rank: Number of a process among several of this machine, which take one GPU each.
+    """
     import torch
 
-    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank is None:
+        return torch.device("cuda")
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
 @functools.cache

@@ -1,9 +1,14 @@
-"""How the C library gives memory back."""
+"""Memory of this process: how much it takes, and how the C library gives it back."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+import resource
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # malloc.h of glibc
 _PAD_BYTES = 64 * 2**20
@@ -22,3 +27,12 @@ def keep_freed_memory() -> None:
     library.mallopt(_MMAP_MAX, 0)
     library.mallopt(_TRIM_THRESHOLD, -1)  # as an unsigned number: never
     library.mallopt(_TOP_PAD, _PAD_BYTES)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that the tensors of this process took on a GPU at most, or the whole process on a CPU."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

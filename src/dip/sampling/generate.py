@@ -17,16 +17,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dip.data.dataset import ImageStore
 from dip.diffusion.evaluations import nfe_label, num_function_evaluations
-from dip.environment import describe_environment
+from dip.environment import describe_environment, pick_device
 from dip.files import atomic_write, write_json
 from dip.paths import RunFolder, Store
 from dip.sampling.draw import load_sampler
-from dip.sampling.workers import Work, device_of, make_shards, progress_of
+from dip.sampling.workers import Work, make_shards, progress_of
 from dip.schema import SamplingSpec
 from dip.training.distributed import Place
 
 _log = logging.getLogger(__name__)
-SHARD_SIZE = 256
 _GRID_CLASSES = 10
 _GRID_COLUMNS = 8
 
@@ -37,7 +36,7 @@ def sample_run(
     target: RunFolder,
     *,
     batch_size: int = 128,
-    shard_size: int = SHARD_SIZE,
+    shard_size: int = 256,
     speed: str | None = None,
     join: bool = False,
 ) -> None:
@@ -61,7 +60,7 @@ def sample_run(
         OSError: No room, for example; shards that are finished stay.
     """
     place = Place.of(os.environ)
-    device = device_of(place.local_rank)
+    device = pick_device(place.local_rank)
     class_names = ImageStore(Store.of(spec.dataset_name)).class_names
     sampler = load_sampler(spec, weights, device, speed=speed)  # before anything is written
     sampler.settle(min(batch_size, spec.num_samples), spec.dataset.image_size)

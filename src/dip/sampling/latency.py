@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from dip.diffusion.evaluations import nfe_label, num_function_evaluations
 from dip.environment import describe_environment, device_name, pick_device
 from dip.files import write_json
+from dip.memory import peak_memory
 from dip.precision import dtype_name
 from dip.sampling.draw import load_sampler
 from dip.sampling.fast import FastSampler
@@ -84,7 +83,7 @@ def cost_of_sampling(sampler: FastSampler, image_size: int, repeats: int, search
     # ASSUMPTION: the median of five after a warm-up; the paper only says "single-image inference speed".
     draw(1)
     timed = np.array([draw(1) for _ in range(repeats)])
-    latency, memory = float(np.median(timed)), _peak_memory(device)
+    latency, memory = float(np.median(timed)), peak_memory(device)
 
     def draw_warm(batch_size: int) -> float:
         sampler.forget_graphs()
@@ -118,7 +117,7 @@ def _best_batch(
     best = {
         "images_per_second": 1 / latency,
         "best_batch_size": 1,
-        "best_batch_peak_memory_bytes": _peak_memory(device),
+        "best_batch_peak_memory_bytes": peak_memory(device),
     }
     batch_size, without_gain = growth, 0
     end = time.perf_counter() + search_seconds
@@ -129,7 +128,7 @@ def _best_batch(
             _log.info("a batch of %d does not fit in memory", batch_size)
             break
         if rate >= _GAIN * best["images_per_second"]:
-            memory = _peak_memory(device)
+            memory = peak_memory(device)
             best = {"images_per_second": rate, "best_batch_size": batch_size, "best_batch_peak_memory_bytes": memory}
             without_gain = 0
         else:
@@ -141,11 +140,3 @@ def _best_batch(
 def _forget_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes that the tensors of this process took on a GPU at most, or the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, bytes on macOS
-    return peak if sys.platform == "darwin" else peak * 1024

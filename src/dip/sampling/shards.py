@@ -77,8 +77,6 @@ class Shards:
             ValueError: A shard is damaged; it is removed, so that the next call makes it again.
             OSError: No room, for example; the shards stay.
         """
-        for partial in path.parent.glob(f".{path.name}.*.tmp"):
-            partial.unlink(missing_ok=True)  # left by a call that was killed in the middle of this
         shape = (self.num_samples, self.image_size, self.image_size, 3)
         images = Blocks(shape, np.dtype(np.uint8), (self._images(shard) for shard in range(len(self))))
         write_npz(path, {"arr_0": images, "labels": labels})

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dip.environment import device_name, pick_device
+from dip.environment import device_name
 from dip.files import sha256
 from dip.paths import RunFolder
 from dip.precision import dtype_name
@@ -109,12 +109,6 @@ def progress_of(work: Work) -> Progress:
     if made:
         _log.info("going on with %d of %d samples", made, total)
     return Progress("sample", total=total, initial=made, unit="image")
-
-
-def device_of(local_rank: int) -> torch.device:
-    """The GPU of a process, or the CPU."""
-    device = pick_device()
-    return torch.device("cuda", local_rank % torch.cuda.device_count()) if device.type == "cuda" else device
 
 
 def _batches(samples: range, batch_size: int) -> list[range]:

@@ -189,9 +189,8 @@ def join() -> Iterator[Group]:
         ValueError: The environment says only half of what is needed.
     """
     place = Place.of(os.environ)
-    device = pick_device()
+    device = pick_device(place.local_rank)
     if device.type == "cuda":
-        device = torch.device("cuda", place.local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     if place.size == 1:
         yield Group(place, device)

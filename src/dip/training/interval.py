@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dip.memory import peak_memory
 from dip.training.distributed import Group
 
 _log = logging.getLogger(__name__)
@@ -94,7 +94,9 @@ class Interval:
         """
         values, seconds = self._gather(), self._seconds
         velocity, alignment, gradient_norm = values.mean(dim=0).tolist()
-        data_wait, memory = self._group.maximum(waited / (time.monotonic() - self._start), _peak_memory())
+        data_wait, memory = self._group.maximum(
+            waited / (time.monotonic() - self._start), peak_memory(self._group.device)
+        )
         usual = sum(recent) / len(recent) if recent else velocity
         line = {
             "loss": velocity + (alignment_weight or 0.0) * alignment,
@@ -125,10 +127,3 @@ class Interval:
             self._values = torch.cat([self._values, self._group.mean(torch.stack(self._pending))])
             self._pending = []
         return self._values
-
-
-def _peak_memory() -> int:
-    """Most bytes that this process has had in use: on its GPU, or in all where it computes on the CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
