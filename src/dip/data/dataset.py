@@ -92,7 +92,7 @@ class ImageStore:
         manifest = read_manifest(store)
         if expected is not None and manifest.settings.canonical() != expected.canonical():
             raise ValueError(f"{store.folder}: {other_settings(expected, manifest)}")
-        self.manifest = manifest.model_dump(mode="json")
+        self.class_names = list(manifest.class_names)
         _allow_open_files(len(manifest.shards))
         try:
             self.images = ShardedImages([_open(store.folder, shard) for shard in manifest.shards])
@@ -103,10 +103,6 @@ class ImageStore:
             raise ValueError(
                 f"{store.folder}: no usable dataset ({error}); prepare it again with `dip prepare {manifest.name}`"
             ) from None
-
-    @property
-    def class_names(self) -> list[str]:
-        return list(self.manifest["class_names"])
 
     def __len__(self) -> int:
         return len(self.images)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from dip.params import nearest
-from dip.schema.base import Count, Positive, Schema, Text
+from dip.schema.base import Count, CountOr0, Positive, Schema, Text
 from dip.strict_yaml import read_yaml
 
 # Flags of sbatch that the launcher or submitit set themselves, and the key to use instead where there is one.
@@ -36,14 +36,14 @@ class JobSettings(Schema):
     qos: Text | None = None
     constraint: Text | None = None
     nodes: Count = 1
-    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    gpus_per_node: CountOr0 = 0
     tasks_per_node: Count = 1
     cpus_per_task: Count = 1
     mem_gb: Positive | None = None
     timeout_min: Count
     signal_delay_s: Count = 120
-    max_timeouts: Annotated[int, Field(ge=0)] = 100
-    max_resubmissions: Annotated[int, Field(ge=0)] = 5
+    max_timeouts: CountOr0 = 100
+    max_resubmissions: CountOr0 = 5
     poll_seconds: Positive = 15
     setup: tuple[Text, ...] = ()
     extra: dict[Text, str | int | bool] = Field(default_factory=dict)

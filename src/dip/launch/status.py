@@ -175,7 +175,11 @@ def _state(run: Run, folder: WorkFolder, task: dict[str, Any], jobs: list[slurm.
         return _with_job(state, seen, folder, progress)
     if worker := folder.worker():
         return replace(
-            state, state="running", where=name_of(worker), rate=progress.get("rate"), seconds_left=_left(progress)
+            state,
+            state="running",
+            where=name_of(worker),
+            rate=progress.get("rate"),
+            seconds_left=seconds_left(progress),
         )
     if _made(folder, task["stage"]):
         # Of an evaluation the last progress may be of the reference's images.
@@ -202,12 +206,8 @@ def _with_job(state: RunState, seen: slurm.Seen, folder: WorkFolder, progress: d
         where=seen.nodes,
         note=note or state.note,
         rate=progress.get("rate"),
-        seconds_left=_left(progress),
+        seconds_left=seconds_left(progress),
     )
-
-
-def _left(progress: dict[str, Any]) -> float | None:
-    return seconds_left(progress) if progress else None
 
 
 def _made(folder: WorkFolder, stage: str) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dip.files import atomic_write, sha256, write_json
 
 _log = logging.getLogger(__name__)
-FORMAT = 3  # of a checkpoint; 1 had no version, and no part of a log interval; 2 had one average of the weights
+FORMAT = 3  # of a checkpoint; raise it when older ones cannot be read any more
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], spec: str) -> None:
