@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from tabulate import tabulate
 from dip.environment import describe_environment, device_name
 from dip.evaluation import Statistics, frechet_distance, inception_score, precision_recall
 from dip.files import write_json
-from dip.memory import keep_freed_memory
+from dip.memory import keep_freed_memory, peak_memory
 from dip.sampling.shards import Shards
 
 POOL, SPATIAL, CLASSES = 2048, 2023, 1008
@@ -96,15 +95,10 @@ def merge(num_samples: int, image_size: int) -> Stopwatch:
         for shard in range(1, len(shards)):
             first.with_name(f"{shard:06d}.npz").hardlink_to(first)
         path = Path(folder) / "samples.npz"
-        print(f"peak memory before: {_peak_memory() / 1e9:.2f} GB")
+        print(f"peak memory before: {peak_memory(torch.device('cpu')) / 1e9:.2f} GB")
         watch.time("merging", lambda: shards.merge(path, np.zeros(num_samples, np.int64)))
         watch.rows[-1]["npz_bytes"] = path.stat().st_size
     return watch
-
-
-def _peak_memory() -> int:
-    """Bytes of this process at most, Python and its libraries included."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
@@ -124,7 +118,7 @@ def main() -> None:
     else:
         watch = evaluate(options.num_samples, options.num_reference)
     total = {key: sum(row[key] for row in watch.rows) for key in ("wall_seconds", "cpu_seconds")}
-    peak = _peak_memory()
+    peak = peak_memory(torch.device("cpu"))
     print(tabulate([*watch.rows, {"part": "all", **total}], headers="keys", floatfmt=".1f", tablefmt="github"))
     print(f"peak memory: {peak / 1e9:.2f} GB")
     content = {

@@ -20,7 +20,6 @@ from dip.paths import (
 )
 from dip.schema import (
     DatasetReference,
-    FileReference,
     Gallery,
     HeldOutReference,
     Manifold,
@@ -150,8 +149,8 @@ def section_mistakes(params: Params) -> Iterator[Mistake]:
             yield ("datasets", name), f"{folder} holds the {name} of all datasets; give the dataset another name"
         if isinstance(dataset, Photographs):
             yield from _photograph_mistakes(("datasets", name, "photographs"), dataset.photographs)
-    for name, evaluation in params.evaluation.items():
-        yield from _evaluation_mistakes(name, evaluation.extractor, evaluation.reference, params)
+    for name in params.evaluation:
+        yield from _evaluation_mistakes(name, params)
     for section, entries in (("tables", params.tables), ("figures", params.figures)):
         for name, by_study in entries.items():
             if name == REPORT:
@@ -234,15 +233,10 @@ def _init_mistakes(run: Run, params: Params) -> Iterator[Mistake]:
             yield where, f"'{first.name}' has {first.dataset.num_classes} classes, this run {run.dataset.num_classes}"
 
 
-def _evaluation_mistakes(
-    name: str,
-    extractor: object,
-    reference: FileReference | HeldOutReference | DatasetReference,
-    params: Params,
-) -> Iterator[Mistake]:
+def _evaluation_mistakes(name: str, params: Params) -> Iterator[Mistake]:
     where: Keys = ("evaluation", name)
     evaluation = params.evaluation[name]
-    size = evaluation.image_size
+    size, extractor, reference = evaluation.image_size, evaluation.extractor, evaluation.reference
     fewest = min(evaluation.num_samples, getattr(reference, "num_images", evaluation.num_samples))
     if evaluation.neighbours >= fewest:
         yield (

@@ -62,7 +62,7 @@ def make_reference(name: str, evaluation: Evaluation, datasets: Mapping[str, Dat
         _extractor(name, evaluation),
         name=title,
         num_manifold_images=num_images,
-        device=str(pick_device()),
+        device=pick_device(),
         progress=True,
     )
 
@@ -87,7 +87,7 @@ def evaluate_run(spec: EvaluationSpec, target: RunFolder, work: RunFolder) -> No
         is_chunk_size=spec.evaluation.inception_score_chunk,
         patch_size=spec.model.patch_size,
         **_name_of_file(spec.evaluation),
-        device=str(pick_device()),
+        device=pick_device(),
         progress=True,
     )
     write_json(work.scores, {name: content[name] for name in SCORES})
@@ -146,7 +146,7 @@ def evaluate_files(
             f"reference '{reference_name}': it is no npz file, no evaluator of params.yaml "
             f"({', '.join(evaluators) or 'there are none'}) and no prepared dataset"
         )
-    metrics = evaluate(samples, path, extractor, **settings, device=str(pick_device()), progress=True)
+    metrics = evaluate(samples, path, extractor, **settings, device=pick_device(), progress=True)
     write_json(output, metrics)
     return output, metrics
 
@@ -159,7 +159,7 @@ def _dataset_reference(dataset: str, extractor: Extractor) -> Path:
     if not path.is_file():
         images = ImageStore(store).images
         title = f"all {len(images)} images of {dataset}"
-        write_reference(path, images, extractor, name=title, device=str(pick_device()), progress=True)
+        write_reference(path, images, extractor, name=title, device=pick_device(), progress=True)
     return path
 
 

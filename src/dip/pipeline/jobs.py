@@ -233,7 +233,7 @@ class Pipeline:
 
     def _milestone(self, name: str) -> Job:
         folder = self._folder(name)
-        inputs: Files = {"model": (self._folder(training_of(self.params.runs[name])).model,)}
+        inputs: Files = {"model": (self._folder(self.params.runs[name].training_run).model,)}
         return self._of_run("milestone", name, inputs, {"model": folder.model}, MilestoneSpec)
 
     def _sample(self, name: str) -> Job:
@@ -267,7 +267,7 @@ class Pipeline:
         table = self.params.tables[name][study]
         files: list[Path] = []
         for run in (self.params.runs[run] for run in table.runs):
-            folder, trained = self._folder(run.name), self._folder(training_of(run))
+            folder, trained = self._folder(run.name), self._folder(run.training_run)
             files += [folder.metrics, folder.latency, folder.sampling, trained.params, trained.training_log]
         keys = ["code_version", f"tables.{name}.{study}", *(key for run in table.runs for key in keys_of_run(run, Run))]
         if table.published and table.layout in PAPER_TABLES:
@@ -328,11 +328,6 @@ def keys_of_run(run: str, part: type[TrainingSpec]) -> list[str]:
     """Paths of the parameters of a run that a stage depends on."""
     own = [field for field in part.model_fields if field not in ("code_version", "name")]
     return ["code_version", *(f"runs.{run}.{field}" for field in own)]
-
-
-def training_of(run: Run) -> str:
-    """Name of the run whose training gave the weights."""
-    return run.checkpoint.run if run.checkpoint else run.name
 
 
 def given_file(text: str | None, key: str) -> tuple[Path, ...]:

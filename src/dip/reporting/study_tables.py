@@ -26,7 +26,7 @@ def write_table(params: Params, study: str, name: str) -> dict[str, Any]:
     rows = []
     for section, runs in table.sections.items():
         for run in (params.runs[name] for name in runs):
-            trained = params.runs[run.checkpoint.run] if run.checkpoint else run
+            trained = params.runs[run.training_run]
             row = MeasuredRow.load(
                 RunFolder.of(study, run.name).folder,
                 section=section,

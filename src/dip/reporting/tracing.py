@@ -42,7 +42,7 @@ def trace(params: Params, study: str, table: Table, content: pd.DataFrame) -> di
 def _measured(params: Params, study: str, name: str) -> dict[str, Any]:
     run = params.runs[name]
     folder = RunFolder.of(study, name)
-    trained = RunFolder.of(study, run.checkpoint.run if run.checkpoint else name)
+    trained = RunFolder.of(study, run.training_run)
     files = {
         "metrics": folder.metrics,
         "latency": folder.latency,

@@ -90,3 +90,8 @@ class Run(EvaluationSpec):
     name: Name
     study: Name
     label: Text  # how tables and figures name it
+
+    @property
+    def training_run(self) -> str:
+        """Name of the run whose training gave the weights."""
+        return self.checkpoint.run if self.checkpoint else self.name

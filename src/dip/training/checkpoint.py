@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dip.files import atomic_write, sha256, write_json
@@ -40,8 +40,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
         ValueError: The file is missing or unreadable, or is of another architecture; the first difference is named.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); train the run again") from None
     expected = model.state_dict()
