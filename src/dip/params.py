@@ -20,9 +20,12 @@ from dip.checks import Keys, Mistake, run_mistakes, section_mistakes
 from dip.schema import Checkpoint, Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
 from dip.strict_yaml import read_yaml
 
-# Sections whose entries a run builds on with `base:`, and what each entry is.
-_PRESETS: dict[str, type[BaseModel]] = {"model": Model, "training": Training, "sampling": Sampling}
-_SECTION_OF_PRESET = {"model": "models", "training": "training", "sampling": "sampling"}
+# Parts of a run that build on an entry of a section with `base:`: that section, and what its entries are.
+_PRESETS: dict[str, tuple[str, type[BaseModel]]] = {
+    "model": ("models", Model),
+    "training": ("training", Training),
+    "sampling": ("sampling", Sampling),
+}
 _SECTIONS = (
     "study",
     "code_version",
@@ -180,8 +183,8 @@ class _Reader:
         studies = self._section("studies", Study)
         datasets = self._section("datasets", Dataset)
         evaluation = self._section("evaluation", Evaluation)
-        for preset, schema in _PRESETS.items():
-            self._section(_SECTION_OF_PRESET[preset], schema)
+        for section, schema in _PRESETS.values():
+            self._section(section, schema)
         runs = {name: run for name in self.tree["runs"] if (run := self._run(name, datasets, evaluation))}
         tables, figures = self._per_study("tables", Table), self._per_study("figures", Figure)
         if self.mistakes:
@@ -220,27 +223,29 @@ class _Reader:
 
     @functools.cache  # noqa: B019 - a reader lives for one call of `load`
     def _inherit(self, section: str, name: str, users: tuple[str, ...] = ()) -> _Branch | None:
-        """The entry with all that it inherits, without its `base`."""
+        """The entry with all that it inherits, without its `base`; `users` are those that inherit from it."""
         tree = self.tree[section][name]
         if not isinstance(tree, _Branch):
             self.mistakes.append(((section, name), "expected a mapping"))
             return None
-        own = _Branch({key: item for key, item in tree.items() if key != "base"}, tree.place)
         base, where = _base(section, tree)
-        if base is None:
-            return own
+        return _own(tree) if base is None else self._upon(section, base, where, _own(tree), (*users, name))
+
+    def _upon(self, section: str, base: Any, where: Keys, own: _Branch, users: tuple[str, ...]) -> _Branch | None:
+        """`own` on top of the entry of a section that it is based on; `where` that stands, for messages."""
         if not isinstance(base, str) or base not in self.tree[section]:
             self.mistakes.append((where, f"there is no '{base}' under {section}{nearest(base, self.tree[section])}"))
             return None
-        if base == name or base in users:
+        if base in users:
             self.mistakes.append((where, f"'{base}' inherits from itself"))
             return None
-        inherited = self._inherit(section, base, (*users, name))
+        inherited = self._inherit(section, base, users)
         if inherited is None:
             return None
         # A label names one run, not those that build on it.
         rest = {key: item for key, item in inherited.items() if key != "label"}
-        return _merge(_Branch(rest, inherited.place, inherited.root), own)
+        merged: _Branch = _merge(_Branch(rest, inherited.place, inherited.root), own)
+        return merged
 
     def _run(self, name: str, datasets: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Run | None:
         tree = self._inherit("runs", name)
@@ -258,8 +263,8 @@ class _Reader:
         if "study" not in tree:
             self.mistakes.append(((*tree.root, "study"), "missing"))
             known = False
-        for preset, schema in _PRESETS.items():
-            merged = self._preset(preset, tree)
+        for preset, (section, schema) in _PRESETS.items():
+            merged = self._preset(preset, section, tree)
             if merged is None:
                 known = False
                 continue
@@ -293,7 +298,7 @@ class _Reader:
                 return None
         return run
 
-    def _preset(self, preset: str, tree: _Branch) -> _Branch | None:
+    def _preset(self, preset: str, section: str, tree: _Branch) -> _Branch | None:
         """A run's `model`, `training` or `sampling` on top of the entry that its `base` names."""
         own = tree.get(preset)
         if not isinstance(own, _Branch):
@@ -302,14 +307,7 @@ class _Reader:
             return None
         if "base" not in own:
             return own
-        section, base = _SECTION_OF_PRESET[preset], _plain(own["base"])
-        if not isinstance(base, str) or base not in self.tree[section]:
-            message = f"there is no '{base}' under {section}{nearest(base, self.tree[section])}"
-            self.mistakes.append((own["base"].place, message))
-            return None
-        inherited = self._inherit(section, base)
-        rest = _Branch({key: item for key, item in own.items() if key != "base"}, own.place)
-        return None if inherited is None else _merge(inherited, rest)
+        return self._upon(section, _plain(own["base"]), own["base"].place, _own(own), ())
 
     def _valid(self, schema: Any, content: Any, tree: Any) -> Any:
         """`content` as an object of `schema`, or None with its mistakes noted."""
@@ -329,6 +327,11 @@ class _Reader:
         except TypeError as error:
             self.mistakes.append((tree.place, f"cannot be read ({error}); quote dates"))
         return None
+
+
+def _own(tree: _Branch) -> _Branch:
+    """What an entry says itself, without what it inherits from."""
+    return _Branch({key: item for key, item in tree.items() if key != "base"}, tree.place)
 
 
 def _base(section: str, tree: _Branch) -> tuple[Any, Keys]:

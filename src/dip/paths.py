@@ -266,6 +266,12 @@ def work_folder(run: str, spec: str, manifest: bytes, *weights: str) -> Path:
     return WORK / f"{run}-{digest[:12]}"
 
 
+def saved_steps(work: Path) -> list[int]:
+    """Steps of the finished checkpoints of a training in progress, in order."""
+    numbers = (path.stem.removeprefix("state-") for path in work.glob("state-*.json"))
+    return sorted(int(number) for number in numbers if number.isdecimal())  # no copies of a person's
+
+
 def stage_folder(run: str, stage: str, spec: str, inputs: Mapping[Path, str]) -> Path:
     """State of another stage of a run in progress; like Snakemake, it knows a file by its size and time.
 

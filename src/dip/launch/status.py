@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from dip.launch import slurm
 from dip.launch.folder import WorkFolder, name_of
-from dip.paths import WORK, RunFolder
+from dip.paths import WORK, RunFolder, saved_steps
 from dip.progress import duration, seconds_left
 from dip.schema import Params, Run, TrainingSpec
 
@@ -185,7 +185,7 @@ def _state(run: Run, folder: WorkFolder, task: dict[str, Any], jobs: list[slurm.
         # Of an evaluation the last progress may be of the reference's images.
         total = task["parameters"].get("num_samples", state.total)
         return replace(state, state="done", step=total, total=total)
-    state = replace(state, step=_saved_step(folder) if task["stage"] == "train" else None)
+    state = replace(state, step=max(saved_steps(folder.path), default=0) if task["stage"] == "train" else None)
     end = folder.read("end") or {}
     if end.get("error"):
         return replace(state, state="failed", job_id=end.get("job_id"), note=end["error"].splitlines()[0])
@@ -216,12 +216,6 @@ def _made(folder: WorkFolder, stage: str) -> bool:
     if published and all(Path(output).exists() for output in published):
         return True
     return stage == "train" and (folder.path / "model.safetensors").exists()
-
-
-def _saved_step(folder: WorkFolder) -> int:
-    """Step of the newest checkpoint."""
-    numbers = (path.stem.removeprefix("state-") for path in folder.path.glob("state-*.json"))
-    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def _trained(run: Run) -> bool:

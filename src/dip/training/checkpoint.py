@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dip.files import atomic_write, sha256, write_json
+from dip.paths import saved_steps
 
 _log = logging.getLogger(__name__)
 FORMAT = 3  # of a checkpoint; raise it when older ones cannot be read any more
@@ -91,8 +92,8 @@ class StateFolder:
         content = {"format": FORMAT, "step": step, "sha256": sha256(path), "training": self._training}
         write_json(path.with_suffix(".json"), content)
         self._damaged.discard(step)
-        kept = [other for other in self._steps() if other <= step and other not in self._damaged][-2:]
-        for old in set(self._steps()) - set(kept):
+        kept = [other for other in saved_steps(self.folder) if other <= step and other not in self._damaged][-2:]
+        for old in set(saved_steps(self.folder)) - set(kept):
             self._path(old).with_suffix(".json").unlink(missing_ok=True)
             self._path(old).unlink(missing_ok=True)
 
@@ -104,7 +105,7 @@ class StateFolder:
         """
         for partial in self.folder.glob(".state-*.tmp"):
             partial.unlink(missing_ok=True)  # left by a call that was killed while it saved
-        for step in reversed(self._steps()):
+        for step in reversed(saved_steps(self.folder)):
             path = self._path(step)
             try:
                 record = json.loads(path.with_suffix(".json").read_text())
@@ -123,7 +124,7 @@ class StateFolder:
 
     def newest(self) -> int | None:
         """The step of the newest finished checkpoint, unchecked."""
-        return max(self._steps(), default=None)
+        return max(saved_steps(self.folder), default=None)
 
     def clear(self) -> None:
         """Remove every checkpoint, finished or not, of a training that is done."""
@@ -145,7 +146,3 @@ class StateFolder:
 
     def _path(self, step: int) -> Path:
         return self.folder / f"state-{step:08d}.pt"
-
-    def _steps(self) -> list[int]:
-        numbers = (path.stem.removeprefix("state-") for path in self.folder.glob("state-*.json"))
-        return sorted(int(number) for number in numbers if number.isdecimal())  # no copies of a person's
