@@ -8,8 +8,9 @@ from pathlib import Path
 
 import psutil
 
+from dip.paths import SNAKEMAKE
+
 _log = logging.getLogger(__name__)
-_LOCKS = Path(".snakemake") / "locks"
 
 
 def unlock() -> None:
@@ -20,7 +21,7 @@ def unlock() -> None:
     Raises:
         ValueError: A Snakemake is at work here; its process is named.
     """
-    locks = sorted(_LOCKS.glob("*")) if _LOCKS.is_dir() else []
+    locks = sorted((SNAKEMAKE / "locks").glob("*"))
     if not locks:
         return
     if process := snakemake_at_work():

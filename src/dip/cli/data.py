@@ -84,6 +84,7 @@ def _features(options: argparse.Namespace) -> None:
         len(store.class_names),
         num_steps=extractor.num_steps,
         seed=extractor.seed,
+        progress=True,
     )
     save_photo_network(network, feature_network(name))
     record(job)

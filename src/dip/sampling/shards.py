@@ -1,7 +1,7 @@
 """Shards: the samples in files of their own, made by any process in any order and merged into one npz.
 
 A shard is written once, under its final name, so what is there is whole. A process holds a shard by a lock that goes
-with it, however it ends. Where a file system has no locks, two may make the same shard: the same bytes, made twice.
+with it, however it ends. Where locks do not reach other machines, two may make the same shard: the same bytes, twice.
 
 S samples of a shard, H x W image.
 """
