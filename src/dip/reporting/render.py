@@ -94,8 +94,9 @@ def to_html(markdown: str, title: str) -> str:
     """
     body = MarkdownIt("js-default").render(markdown)  # tables; tags in the text stay text
     style = (
-        "body { font: 14px sans-serif; margin: 2em; } table { border-collapse: collapse; } "
-        "th, td { padding: 3px 9px; white-space: nowrap; } tr { border-bottom: 1px solid #ddd; }"
+        "body { font: 12px sans-serif; margin: 2em; } table { border-collapse: collapse; } "
+        "th, td { padding: 3px 6px; white-space: nowrap; } tr { border-bottom: 1px solid #ddd; } "
+        ":is(th, td):first-child { position: sticky; left: 0; background: white; }"  # methods, where a page is narrow
     )
     head = f'<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n<style>{style}</style>'
     return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}</body>\n</html>\n'
