@@ -15,7 +15,15 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    StrMethodFormatter,
+)
 
 from dip.reporting.style import COLUMN_INCHES, MARKERS, house_style, save_figure
 
@@ -235,11 +243,13 @@ def _set_y_axis(ax: Axes, values: list[float]) -> None:
         ax.yaxis.set_minor_locator(NullLocator())
         ax.set_ylabel(f"{ax.get_ylabel()} (log)")
         ax.set_ylim(low / 1.5, high * 1.5)
+        ax.yaxis.set_major_formatter(FuncFormatter(_plain))
     else:
         margin = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
         ax.set_ylim(low - margin, high + margin)
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
-    ax.yaxis.set_major_formatter(FuncFormatter(_plain))
+        decimals = max(len(f"{tick:.9f}".rstrip("0").partition(".")[2]) for tick in ax.get_yticks())
+        ax.yaxis.set_major_formatter(StrMethodFormatter(f"{{x:,.{decimals}f}}"))
 
 
 def _plain(value: float, _position: int | None = None) -> str:

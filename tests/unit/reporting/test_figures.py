@@ -124,6 +124,8 @@ def test_axes_show_the_values_that_were_run(drawn: Figure) -> None:
     assert width.get_xticks().tolist() == [8, 32]
     assert patch.get_xticks().tolist() == [4, 8, 16] and patch.get_xscale() == "log"
     assert [ax.get_ylabel() for ax in (depth, width)] == ["FID ↓", "sFID ↓"]
+    labels = [depth.yaxis.get_major_formatter()(y) for y in depth.get_yticks()]
+    assert len({len(label.partition(".")[2]) for label in labels}) == 1, f"14 and 14.5 on one axis: {labels}"
     line = depth.lines[0]
     assert list(line.get_xdata()) == [1, 2, 3], "the line runs back and forth"
 
