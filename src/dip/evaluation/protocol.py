@@ -240,11 +240,11 @@ def _setting_deviations(extractor: Extractor, num_samples: int, k: int, is_chunk
     if not extractor.verified:
         found.append(f"features of {extractor.name} instead of InceptionV3 with the ADM suite's weights")
     if num_samples != PROTOCOL_NUM_SAMPLES:
-        found.append(f"{num_samples} samples instead of {PROTOCOL_NUM_SAMPLES}")
+        found.append(f"{num_samples:,} samples instead of {PROTOCOL_NUM_SAMPLES:,}")
     if k != PROTOCOL_NEIGHBOURS:
         found.append(f"k = {k} instead of {PROTOCOL_NEIGHBOURS}")
     if is_chunk_size != PROTOCOL_CHUNK:
-        found.append(f"Inception score in chunks of {is_chunk_size} instead of {PROTOCOL_CHUNK}")
+        found.append(f"Inception Score in chunks of {is_chunk_size:,} instead of {PROTOCOL_CHUNK:,}")
     return found
 
 
@@ -271,9 +271,9 @@ def _reference_deviations(reference: Reference, name: str | None, checksum: str,
     elif known not in (None, checksum):
         found.append(f"a reference without the checksum of the ADM release's {name} (expected {known})")
     if reference.pool is None:
-        found.append(f"reference statistics of {len(reference.images)} images instead of the whole training set")
+        found.append(f"reference statistics of {len(reference.images):,} images instead of the whole training set")
     if len(reference.images) != MANIFOLD_IMAGES:
         found.append(
-            f"precision and recall against {len(reference.images)} reference images instead of {MANIFOLD_IMAGES}"
+            f"precision and recall against {len(reference.images):,} reference images instead of {MANIFOLD_IMAGES:,}"
         )
     return found

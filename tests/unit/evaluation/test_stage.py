@@ -176,7 +176,7 @@ def test_command_line_prints_metrics_and_what_they_are_not(place, capsys):
     printed = capsys.readouterr().out
     metrics = json.loads(Path("out.json").read_text())
     assert f"fid {metrics['fid']:.6g}\n" in printed and "recall " in printed
-    assert "not the full protocol:\n- " in printed and "30 samples instead of 50000" in printed
+    assert "not the full protocol:\n- " in printed and "30 samples instead of 50,000" in printed
     assert printed.endswith("out.json\n")
 
 

@@ -100,8 +100,8 @@ def test_latency_on_another_device_is_said(run_folder: Callable[..., Path]) -> N
         ({"full_protocol": True, "num_samples": 50_000}, "full protocol"),
         ({}, "not the full protocol: 500 samples; photo network"),
         (
-            {"deviations": ["500 samples instead of 50000", "k = 5 instead of 3"]},
-            "not the full protocol: 500 samples instead of 50000; k = 5 instead of 3",
+            {"deviations": ["500 samples instead of 50,000", "k = 5 instead of 3"]},
+            "not the full protocol: 500 samples instead of 50,000; k = 5 instead of 3",
         ),
     ],
 )
