@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from dip import cli, params
+from dip.evaluation.stage import SCORES
 from dip.launch.jobs import TrainingJob
 from dip.launch.launcher import Launcher
 from dip.paths import RunFolder, Store
@@ -41,10 +42,10 @@ def message(*arguments: str) -> str:
         ),
         (["reference", "photo"], "dip reference: params.yaml: evaluation.photo: there is no such evaluator"),
         (["features", "adm"], "dip features: params.yaml: evaluation.adm: there is no such evaluator"),
-        (["table", "table9"], "dip table: params.yaml: tables.table9.demo: there is no such entry"),
+        (["table", "table9"], "dip table: params.yaml: tables.table9: there is no such table; did you mean"),
         (
             ["figure", "figure10", "--study", "small"],
-            "dip figure: params.yaml: figures.figure10.small: there is no such",
+            "dip figure: params.yaml: figures.figure10.small: there is no such entry; choose with --study: demo",
         ),
         (
             ["train", "dip_ep2"],
@@ -242,13 +243,20 @@ def test_planned_parameters_hold(
     ],
 )
 def test_params_may_go_while_a_job_is_at_work(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, command: str, rule: str, name: str, work: str
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    rule: str,
+    name: str,
+    work: str,
 ) -> None:
     """Wrong: days of work, whose run was renamed meanwhile, would end in a traceback and without provenance."""
     file = Path("params.yaml")
     file.write_text(file.read_text() + "  theory: {demo: {kind: theory, caption: Operators.}}\n")
     job = Pipeline(params.load()).find(rule, name, "demo")
-    content = json.dumps({"git_revision": "abc", "python": "3", "packages": {}})
+    numbers = dict.fromkeys((*SCORES, "latency_seconds", "images_per_second", "best_batch_size"), 2.5)
+    content = json.dumps({"git_revision": "abc", "python": "3", "packages": {}, "deviations": [], **numbers})
 
     def stand_in(*arguments: object, **settings: object) -> None:
         for path in job.outputs.values():
@@ -266,6 +274,9 @@ def test_params_may_go_while_a_job_is_at_work(
     made = json.loads(job.provenance.read_text())
     assert made["made_by"] == job.title
     assert made["parameters"] == json.loads(json.dumps(job.parameters))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == str(next(iter(job.outputs.values()))), "nobody would know where the result is"
+    assert ("fid 2.5" in printed, "latency_seconds 2.5" in printed) == (command == "evaluate", command == "latency")
 
 
 def test_a_photograph_that_nothing_uses(workplace: Path) -> None:

@@ -67,14 +67,21 @@ def _stdout_is_closed() -> bool:
     return True
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells the default of an option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dip", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(name: str, stage: object, help: str, *positional: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=help, description=help)
+        command = commands.add_parser(name, help=help, description=help, formatter_class=_Help)
         for argument in positional:
-            command.add_argument(argument)
+            command.add_argument(argument, help="its name in params.yaml")
         command.set_defaults(stage=stage)
         command.add_argument("--spec", help=argparse.SUPPRESS)
         return command

@@ -6,7 +6,7 @@ import argparse
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dip import params as reader
 from dip.data.packaged import copy_photograph
@@ -110,6 +110,12 @@ def begin(params: Params, rule: str, name: str, study: str | None = None) -> Job
             copy_photograph(needed.outputs["image"].stem)
             record(needed)
     return begun(job)
+
+
+def end(job: Job, **recorded: Any) -> None:
+    """Record a job that is done, as `record` does, and print the first file that it has made."""
+    record(job, **recorded)
+    print(next(iter(job.outputs.values())))
 
 
 def start(job: jobs.Job, options: argparse.Namespace) -> None:

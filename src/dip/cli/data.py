@@ -7,11 +7,10 @@ import logging
 import os
 
 from dip import params as reader
-from dip.cli.common import Add, begin, count
+from dip.cli.common import Add, begin, count, end
 from dip.files import check_writable
 from dip.paths import Store, feature_network, reference
 from dip.pipeline.resolved import photographs_of
-from dip.provenance import record
 from dip.schema import PhotoExtractor
 
 
@@ -39,7 +38,7 @@ def _photograph(options: argparse.Namespace) -> None:
         raise reader.ParamsError(f"params.yaml: no dataset or figure uses the photograph '{photograph}'")
     job = begin(params, "photograph", copy.name)
     copy_photograph(photograph)
-    record(job)
+    end(job)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -49,7 +48,7 @@ def _prepare(options: argparse.Namespace) -> None:
     name = reader.known(params, "datasets", options.dataset)
     job = begin(params, "prepare", name)
     prepare(name, params.datasets[name], Store.of(name), num_workers=options.workers)
-    record(job)
+    end(job)
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -87,7 +86,7 @@ def _features(options: argparse.Namespace) -> None:
         progress=True,
     )
     save_photo_network(network, feature_network(name))
-    record(job)
+    end(job)
 
 
 def _reference(options: argparse.Namespace) -> None:
@@ -98,7 +97,7 @@ def _reference(options: argparse.Namespace) -> None:
     check_writable(reference(name))
     job = begin(params, "reference", name)
     make_reference(name, params.evaluation[name], params.datasets, reference(name))
-    record(job)
+    end(job)
 
 
 def _fetch(options: argparse.Namespace) -> None:

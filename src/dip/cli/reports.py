@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 
 from dip import params as reader
-from dip.cli.common import Add, begin
-from dip.provenance import record
+from dip.cli.common import Add, begin, end
 from dip.schema import Params
 
 
 def add_commands(add: Add) -> None:
     """Add them to the command line."""
     for name, stage, help in (
-        ("table", _table, "write a table as CSV, Markdown and LaTeX"),
+        ("table", _table, "write a table as CSV, Markdown, HTML and LaTeX"),
         ("experiment", _experiment, "compute what the figure of an experiment shows"),
         ("figure", _figure, "draw a figure"),
     ):
@@ -29,9 +28,15 @@ def add_commands(add: Add) -> None:
 def _study(options: argparse.Namespace, section: str) -> tuple[Params, str]:
     params = reader.load()
     study = options.study or params.study
-    entries = getattr(params, section)
-    if study not in entries.get(options.name, {}):
-        raise reader.ParamsError(f"params.yaml: {section}.{options.name}.{study}: there is no such entry")
+    entries, name = getattr(params, section), options.name
+    if name not in entries:
+        near = reader.nearest(name, entries)
+        raise reader.ParamsError(f"params.yaml: {section}.{name}: there is no such {options.command}{near}")
+    if study not in entries[name]:
+        others = ", ".join(entries[name])
+        raise reader.ParamsError(
+            f"params.yaml: {section}.{name}.{study}: there is no such entry; choose with --study: {others}"
+        )
     return params, study
 
 
@@ -40,7 +45,7 @@ def _table(options: argparse.Namespace) -> None:
 
     params, study = _study(options, "tables")
     job = begin(params, "table", options.name, study)
-    record(job, details=write_table(params, study, options.name))
+    end(job, details=write_table(params, study, options.name))
 
 
 def _experiment(options: argparse.Namespace) -> None:
@@ -49,7 +54,7 @@ def _experiment(options: argparse.Namespace) -> None:
     params, study = _study(options, "figures")
     job = begin(params, "experiment", options.name, study)
     run_experiment(params, study, options.name)
-    record(job)
+    end(job)
 
 
 def _figure(options: argparse.Namespace) -> None:
@@ -58,7 +63,7 @@ def _figure(options: argparse.Namespace) -> None:
     params, study = _study(options, "figures")
     job = begin(params, "figure", options.name, study)
     draw_figure(params, study, options.name)
-    record(job)
+    end(job)
 
 
 def _describe(options: argparse.Namespace) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dip import params as reader
-from dip.cli.common import Add, count, count_or_0, guidance, planned, seconds, seed, start
+from dip.cli.common import Add, count, count_or_0, end, guidance, planned, seconds, seed, start
 from dip.files import check_writable
 from dip.paths import JOBS, RunFolder
-from dip.provenance import record
 from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, TrainingSpec
+
+_LATENCY = ("latency_seconds", "images_per_second", "best_batch_size")
 
 
 def add_commands(add: Add) -> None:
@@ -38,7 +40,7 @@ def add_commands(add: Add) -> None:
     gallery.add_argument("--classes", nargs="+", required=True, help="names or numbers, goldfish or 387 for example")
     gallery.add_argument("--cfg-scale", type=guidance, default=4.0, help="guidance; 4 in the paper's galleries")
     gallery.add_argument("--num-samples", type=count, default=8, help="of each class")
-    gallery.add_argument("--seed", type=seed, default=0, help="of the noise")
+    gallery.add_argument("--seed", type=seed, default=0, help="of the noise; 0 if not given")
     gallery.add_argument("--output", type=Path, default=Path("gallery.png"), help="PNG to write; a PDF comes beside it")
     latency = add("latency", _latency, "measure the seconds for one image, and images a second", "run")
     latency.add_argument("--search-seconds", type=seconds, default=300, help="time to look for the best batch")
@@ -78,7 +80,7 @@ def _train(options: argparse.Namespace) -> None:
         sample_every=options.sample_every or None,
     )
     start(training, options)
-    record(job, code=_code_of(folder))
+    end(job, code=_code_of(folder))
 
 
 def _code_of(folder: RunFolder) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def _milestone(options: argparse.Namespace) -> None:
 
     spec, folder, job = planned(options, MilestoneSpec)
     publish_milestone(spec, folder)
-    record(job)
+    end(job)
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -107,7 +109,7 @@ def _sample(options: argparse.Namespace) -> None:
         sample_run(spec, folder.weights(spec), RunFolder(sampling.work), **settings, join=True)
         return
     start(sampling, options)
-    record(job)
+    end(job)
     sampling.clear()
 
 
@@ -129,7 +131,8 @@ def _latency(options: argparse.Namespace) -> None:
     settings = {"search_seconds": options.search_seconds, "speed": _speed(options)}
     latency = LatencyJob.of(options.run, folder, spec, **settings)
     start(latency, options)
-    record(job)
+    end(job)
+    _print_numbers(json.loads(folder.latency.read_text()), _LATENCY)
     latency.clear()
 
 
@@ -146,12 +149,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     spec, folder, job = planned(options, EvaluationSpec)
     evaluation = EvaluationJob.of(options.run, folder, spec)
     start(evaluation, options)
-    record(job)
+    end(job)
+    _print_scores(json.loads(folder.metrics.read_text()))
     evaluation.clear()
 
 
 def _evaluate_files(options: argparse.Namespace) -> None:
-    from dip.evaluation.stage import SCORES, evaluate_files
+    from dip.evaluation.stage import evaluate_files
 
     if options.samples is None or options.reference is None:
         raise ValueError("give a run, or --samples and --reference")
@@ -163,7 +167,18 @@ def _evaluate_files(options: argparse.Namespace) -> None:
         inception=options.inception,
         **({} if options.num_samples is None else {"num_samples": options.num_samples}),
     )
-    for name in SCORES:
-        print(f"{name} {metrics[name]:.6g}")
-    print("\n- ".join(["not the full protocol:" if metrics["deviations"] else "full protocol", *metrics["deviations"]]))
+    _print_scores(metrics)
     print(output)
+
+
+def _print_numbers(content: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        print(f"{name} {content[name]:.6g}")
+
+
+def _print_scores(metrics: Mapping[str, Any]) -> None:
+    """The five numbers of an evaluation, and what keeps it from being the full protocol."""
+    from dip.evaluation.stage import SCORES
+
+    _print_numbers(metrics, SCORES)
+    print("\n- ".join(["not the full protocol:" if metrics["deviations"] else "full protocol", *metrics["deviations"]]))
