@@ -23,6 +23,7 @@ from dip.paths import WORK, RunFolder, saved_steps
 from dip.progress import duration, seconds_left
 from dip.schema import Params, Run, TrainingSpec
 
+_STAGES = ("train", "sample", "latency", "evaluate")
 _LIVE = ("queued", "requeued", "running")
 _END_SECONDS = 60  # for a process to save its state
 
@@ -65,6 +66,8 @@ class RunState:
 def run_states(params: Params, study: str | None = None) -> list[RunState]:
     """The stages of all runs, in the order of params.yaml: every training, and whatever else has begun.
 
+    Of a stage that was done repeatedly, of earlier weights for example, the latest is told.
+
     Args:
         params: The file's content.
         study: Only runs of this study.
@@ -75,8 +78,9 @@ def run_states(params: Params, study: str | None = None) -> list[RunState]:
         if study is not None and run.study != study:
             continue
         own = [_state(run, folder, task, jobs) for folder, task in found if task["run"] == run.name]
-        # Work with other parameters than those of params.yaml matters while it goes on.
-        own = [state for state in own if state.live or not state.outdated]
+        # Work with other parameters than those of params.yaml matters while it goes on, earlier work never.
+        latest = {state.stage: state for state in own if not state.outdated}
+        own = [state for state in own if state.live or state is latest.get(state.stage)]
         if run.checkpoint is None and not any(state.stage == "train" and not state.outdated for state in own):
             done = _trained(run)
             steps = run.num_steps
@@ -84,7 +88,7 @@ def run_states(params: Params, study: str | None = None) -> list[RunState]:
                 0,
                 RunState(run.name, run.study, "train", "done" if done else "not started", steps if done else 0, steps),
             )
-        states += own
+        states += sorted(own, key=lambda state: _STAGES.index(state.stage))
     return states
 
 

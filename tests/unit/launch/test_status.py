@@ -65,6 +65,23 @@ def test_nothing_has_begun(read: Params) -> None:
     assert status(read, "paper") == ""
 
 
+def test_stages_stand_in_their_order_and_once(
+    read: Params, folder: WorkFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: samples before their training, and a line for every weights that there have ever been."""
+    spec, target, weights = read.runs["dip"].part(SamplingSpec), RunFolder.of("demo", "dip"), Path("weights")
+    monkeypatch.setattr(SamplingJob, "inputs", lambda *arguments: {weights: "dip train dip"})
+    for time, content in enumerate(("earlier", "now")):
+        weights.write_text(content)
+        job = SamplingJob.of("dip", target, spec)
+        work = WorkFolder(job.work)
+        work.open(job.task)
+        os.utime(job.work / "task.json", (time, time))  # before the training, which `folder` is of
+        work.note("end", {"error": content})
+    found = [state for state in run_states(read) if state.run == "dip"]
+    assert [(state.stage, state.note) for state in found] == [("train", None), ("sample", "now")]
+
+
 def test_job_in_the_queue_running_and_put_back(read: Params, folder: WorkFolder, fake_slurm: FakeSlurm) -> None:
     """Wrong: a person would start what waits, or cancel what only was preempted."""
     folder.note("job", {"job_id": "7"})
