@@ -42,6 +42,7 @@ def add_commands(add: Add) -> None:
     gallery.add_argument("--num-samples", type=count, default=8, help="of each class")
     gallery.add_argument("--seed", type=seed, default=0, help="of the noise; 0 if not given")
     gallery.add_argument("--output", type=Path, default=Path("gallery.png"), help="PNG to write; a PDF comes beside it")
+    gallery.add_argument("--images", type=Path, metavar="FOLDER", help="write each sample there too, as its own PNG")
     latency = add("latency", _latency, "measure the seconds for one image, and images a second", "run")
     latency.add_argument("--search-seconds", type=seconds, default=300, help="time to look for the best batch")
     evaluate = add("evaluate", _evaluate, "FID, sFID, Inception Score, precision, recall of a run or of any samples")
@@ -120,7 +121,7 @@ def _gallery(options: argparse.Namespace) -> None:
     run = params.runs[reader.known(params, "runs", options.run)]
     check_writable(options.output)
     settings = {"cfg_scale": options.cfg_scale, "num_samples": options.num_samples, "seed": options.seed}
-    draw_gallery(params, run, options.classes, options.output, **settings)
+    draw_gallery(params, run, options.classes, options.output, images=options.images, **settings)
     print(options.output)
 
 

@@ -63,7 +63,7 @@ def draw(settings: Gallery, arrays: Mapping[str, NDArray]) -> Figure:
     figure = Figure(figsize=(width / _DPI, total / _DPI))
     for place, ((label, name), block) in enumerate(zip(settings.classes.items(), blocks, strict=True)):
         top = total - place * (height + _LABEL_DOTS)
-        figure.text(0, (top - _LABEL_DOTS / 2) / total, f"{name} ({label})", va="center")
+        figure.text(0, (top - _LABEL_DOTS / 2) / total, f"{name.replace('_', ' ')} ({label})", va="center")
         ax = figure.add_axes((0, (top - _LABEL_DOTS - height) / total, 1, height / total))
         ax.imshow(block, interpolation="none", aspect="auto")
         ax.set_axis_off()

@@ -8,6 +8,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from PIL import Image
 
 from dip.data.dataset import ImageStore
 from dip.experiments import EXPERIMENTS
@@ -66,7 +67,9 @@ def draw_figure(params: Params, study: str, name: str) -> None:
     figure10(panels, pdf, png, caption=params.studies[study].title + ".")
 
 
-def draw_gallery(params: Params, run: Run, classes: Sequence[str], path: Path, **settings: Any) -> None:
+def draw_gallery(
+    params: Params, run: Run, classes: Sequence[str], path: Path, *, images: Path | None = None, **settings: Any
+) -> None:
     """Draw samples of any classes of a run, as PNG and as PDF beside it.
 
     Args:
@@ -74,10 +77,12 @@ def draw_gallery(params: Params, run: Run, classes: Sequence[str], path: Path, *
         run: Whose weights and solver it takes.
         classes: Names or numbers.
         path: PNG to write.
+        images: Folder for each sample as a PNG of its own, `<class>-<number in the class>.png`; none if not given.
         settings: Of `Gallery`: guidance, how many samples, seed.
 
     Raises:
         ValueError: There is no such class, or the weights are missing.
+        OSError: A file cannot be written.
     """
     if path.suffix != ".png":
         raise ValueError(f"{path}: expected a name that ends in .png")
@@ -87,6 +92,11 @@ def draw_gallery(params: Params, run: Run, classes: Sequence[str], path: Path, *
     arrays = module.run(gallery, params)
     with house_style():
         save_figure(module.draw(gallery, arrays), path.with_suffix(".pdf"), path)
+    if images is not None:
+        for label, samples in zip(numbers, arrays["images"], strict=True):
+            for place, pixels in enumerate(samples):
+                with atomic_write(images / f"{label:04}-{place:06}.png", "wb") as file:
+                    Image.fromarray(pixels).save(file, format="PNG")
 
 
 def _load(path: Path, name: str) -> dict[str, np.ndarray]:

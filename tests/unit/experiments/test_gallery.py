@@ -117,5 +117,11 @@ def test_command_line(made: Params, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["gallery", "dip", "--classes", "chelsea", "0", "--num-samples", "2", "--output", "some.png"])
     assert capsys.readouterr().out == "some.png\n"
     assert Path("some.png").stat().st_size > 0 and Path("some.pdf").stat().st_size > 0
+    cli.main(["gallery", "dip", "--classes", "1", "--num-samples", "2", "--output", "some.png", "--images", "loose"])
+    images = gallery.run(settings(classes={1: "chelsea"}, num_samples=2), made)["images"][0]
+    assert sorted(path.name for path in Path("loose").iterdir()) == ["0001-000000.png", "0001-000001.png"]
+    for place, pixels in enumerate(images):
+        with Image.open(f"loose/0001-{place:06}.png") as file:
+            np.testing.assert_array_equal(np.asarray(file), pixels)
     with pytest.raises(SystemExit, match="'sky' is no class"):
         cli.main(["gallery", "dip", "--classes", "sky"])
