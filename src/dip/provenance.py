@@ -14,6 +14,7 @@ from dip.paths import SNAKEMAKE
 from dip.pipeline.job import Job
 from dip.schema.base import Schema
 
+_SHOWN = 80  # characters of a value
 _CHECKSUMS = SNAKEMAKE / "dip" / "checksums.json"
 
 
@@ -138,7 +139,9 @@ def changed_parameters(made: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         elif key not in then:
             lines.append(f"{key}: is {_text(today[key])}, was no parameter")
         elif then[key] != today[key]:
-            lines.append(f"{key}: was {_text(then[key])}, is {_text(today[key])}")
+            both = zip(json.dumps(then[key]), json.dumps(today[key]), strict=False)
+            start = next((i for i, (one, other) in enumerate(both) if one != other), 0)
+            lines.append(f"{key}: was {_text(then[key], start)}, is {_text(today[key], start)}")
     return lines
 
 
@@ -190,6 +193,9 @@ def leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         yield place, tree
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, start: int = 0) -> str:
+    """A value, or of a long one what stands around a place."""
     text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    if len(text) > _SHOWN and start > _SHOWN // 2:
+        text = f"...{text[start - _SHOWN // 4 :]}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

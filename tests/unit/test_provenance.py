@@ -78,6 +78,9 @@ def test_what_came_and_what_went_is_named(job: Job) -> None:
         "a.b: was 1, is no parameter any more",
         "a.c: is 2, was no parameter",
     ]
+    caption = "The same words at the beginning of two captions, which go on for more than a line, "
+    (line,) = changed_parameters({"a": f"{caption}then."}, {"a": f"{caption}now."})
+    assert 'more than a line, then.", is ...' in line and line.endswith('more than a line, now."')
 
 
 def test_touched_file_is_no_change(job: Job) -> None:
