@@ -279,6 +279,6 @@ def _draw_errors(ax: Axes, arrays: dict[str, np.ndarray], num_low: int) -> None:
             ax.plot(arrays["t"], excess, color=colour, linestyle=line, linewidth=_WIDTH)
     ax.axhline(0, color="0.2", linewidth=_WIDTH)
     ax.set_ylim(-10, 30)
-    ax.set_ylabel("Above DiP's (%)")
+    ax.set_ylabel("Error above DiP's (%)")
     keys = [_key(label, colour, _DASHED) for label, colour in zip(parts, _COLOURS, strict=False)]
     ax.legend(handles=[*keys, _key("fed xₜ", "0.2", _DOTTED)], loc="upper left", **_LEGEND)
