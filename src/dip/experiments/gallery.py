@@ -18,6 +18,7 @@ from dip.progress import Progress
 from dip.sampling.draw import draw_images, load_sampler
 from dip.schema import Gallery, Params, SamplingSpec
 
+_BATCH_SIZE = 64  # images at a time
 _DPI = 300  # dots per inch at which a pixel of an image is a dot
 _LABEL_DOTS = 40
 _LEAST_DOTS = 96  # small images are enlarged to it
@@ -45,13 +46,16 @@ def run(settings: Gallery, params: Params) -> dict[str, NDArray]:
     sampling = chosen.sampling.model_copy(update=own)
     spec = chosen.part(SamplingSpec).model_copy(update={"sampling": sampling})
     sampler = load_sampler(spec, RunFolder.of(chosen.study, chosen.name).weights(chosen), pick_device())
-    images = []
-    with Progress("gallery", total=len(settings.classes) * settings.num_samples, unit="image") as progress:
+    images, places = [], range(settings.num_samples)
+    with Progress("gallery", total=len(settings.classes) * len(places), unit="image") as progress:
         for label in settings.classes:
-            counters = ((label, place) for place in range(settings.num_samples))
-            images.append(draw_images(sampler, spec, np.full(settings.num_samples, label), counters))
-            progress.advance(settings.num_samples)
-    return {"images": np.stack(images)}
+            for start in range(0, len(places), _BATCH_SIZE):
+                batch = places[start : start + _BATCH_SIZE]
+                counters = ((label, place) for place in batch)
+                images.append(draw_images(sampler, spec, np.full(len(batch), label), counters))
+                progress.advance(len(batch))
+    drawn = np.concatenate(images)
+    return {"images": drawn.reshape(len(settings.classes), len(places), *drawn.shape[1:])}
 
 
 def draw(settings: Gallery, arrays: Mapping[str, NDArray]) -> Figure:

@@ -47,6 +47,13 @@ def test_samples_do_not_depend_on_what_else_is_shown(made: Params) -> None:
     assert (images[0] != images[1]).mean() > 0.5, "each class has noise of its own"
 
 
+def test_many_samples_are_drawn_in_batches(made: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a thousand samples of a class would not fit into a GPU; or a batch would begin with the noise again."""
+    images = gallery.run(settings(), made)["images"]
+    monkeypatch.setattr(gallery, "_BATCH_SIZE", 2)
+    assert np.abs(gallery.run(settings(), made)["images"].astype(int) - images).max() <= 1
+
+
 def test_a_pixel_of_an_image_is_a_dot_of_the_picture(tmp_path: Path) -> None:
     """Wrong: the picture would be resampled, and details that are judged would not be the model's."""
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 128, 128, 3), np.uint8)
