@@ -120,6 +120,8 @@ def _gallery(options: argparse.Namespace) -> None:
     params = reader.load()
     run = params.runs[reader.known(params, "runs", options.run)]
     check_writable(options.output)
+    if options.images is not None:
+        check_writable(options.images / "0.png")
     settings = {"cfg_scale": options.cfg_scale, "num_samples": options.num_samples, "seed": options.seed}
     draw_gallery(params, run, options.classes, options.output, images=options.images, **settings)
     print(options.output)
