@@ -14,7 +14,7 @@ def add_commands(add: Add) -> None:
     status = add("status", _status, "what became of the runs: state, step, time left, job")
     status.add_argument("--study", help="paper, small or demo, with the runs that have not begun; all if not given")
     status.add_argument("--json", action="store_true", help="as a JSON list")
-    add("cancel", _cancel, "end what works on a run, as a SLURM job or here; it can go on later", "run")
+    cancel = add("cancel", _cancel, "end what works on a run, as a SLURM job or here; it can go on later", "run")
     explain = add("explain", _explain, "what an artefact was made with, whether it is up to date, and why not")
     explain.add_argument("path", nargs="+", type=Path, help="a table, weights, metrics, ..., or a folder of them")
     explain.add_argument("--parameters", action="store_true", help="list all parameters that it was made with")
@@ -25,9 +25,9 @@ def add_commands(add: Add) -> None:
     for what, part in (("table", "SECTION"), ("figure", "PANEL")):
         help = f"a {what} that shows the run, and shall show the new one below it"
         ablation.add_argument(f"--{what}", action="append", default=[], metavar=f"NAME[:{part}]", help=help)
-    for command in (explain, ablation):
+    unlock = add("unlock", _unlock, "remove the lock that a killed Snakemake left in this folder")
+    for command in (status, cancel, explain, ablation, unlock):
         command.set_defaults(light=True)
-    add("unlock", _unlock, "remove the lock that a killed Snakemake left in this folder")
 
 
 def _status(options: argparse.Namespace) -> None:
