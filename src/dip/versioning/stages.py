@@ -216,10 +216,10 @@ def write_if_changed(path: Path, text: str) -> None:
             file.write(text)
 
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where it was built
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """Every value written out: DVC's reader and people need no anchors. `${` in a text is no variable of DVC."""
 
     def ignore_aliases(self, data: Any) -> bool:
