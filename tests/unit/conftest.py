@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,12 +18,31 @@ from dip.data.prepare import write_store
 from dip.paths import Store
 from dip.schema import Params, Run, TrainingSpec
 
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
+
 gc.disable()  # until all is imported, of which nothing is garbage
 
 
 def pytest_collection_finish() -> None:
     """Tests run as programs do."""
     gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """A file's tests go to one process, which alone makes what they share and imports what only they need."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _disk_is_not_waited_for() -> Iterator[None]:
+    """No test cuts the power. That files are synced before they are renamed is tested in `test_files.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses what is no open file, as fsync does
+        yield
 
 
 TINY = """
@@ -66,11 +87,14 @@ figures:
     demo: {kind: comparison, caption: A figure., panels: [{title: a, x: head.depth, y: fid, series: {D: [dip, deep]}}]}
 """
 
+_CONTENT = yaml.safe_load(TINY)
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 
 @pytest.fixture
 def content() -> dict[str, Any]:
     """The tiny params.yaml as nested dictionaries, to be changed at will."""
-    return yaml.safe_load(TINY)
+    return copy.deepcopy(_CONTENT)
 
 
 @pytest.fixture
@@ -79,7 +103,7 @@ def load(tmp_path: Path) -> Callable[..., Params]:
 
     def read(content: dict[str, Any] | str, study: str | None = None) -> Params:
         path = tmp_path / "params.yaml"
-        text = content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
+        text = content if isinstance(content, str) else yaml.dump(content, Dumper=_DUMPER, sort_keys=False)
         path.write_text(text, encoding="utf-8")
         return params.load(path, study)
 
