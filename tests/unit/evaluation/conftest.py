@@ -10,9 +10,10 @@ import pytest
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from PIL import Image
 from skimage import data
-from sklearn.datasets import load_sample_image
 
+from dip.data.packaged import packaged
 from dip.evaluation.features import Extractor
 from dip.evaluation.photo_network import PhotoNetwork, load_photo_network, save_photo_network, train_photo_network
 
@@ -37,7 +38,7 @@ class Crops:
 def photographs() -> list[NDArray[np.uint8]]:
     """Six photographs with rich texture, in half their size."""
     grey = [np.stack([getattr(data, name)()] * 3, axis=-1) for name in ("brick", "grass", "gravel")]
-    colour = [data.astronaut(), data.coffee(), load_sample_image("flower.jpg")]
+    colour = [data.astronaut(), data.coffee(), np.asarray(Image.open(packaged("flower")))]
     halved = []
     for photo in grey + colour:
         height, width = (side // 2 for side in photo.shape[:2])

@@ -24,9 +24,16 @@ ROWS = {
 }
 
 
+_built: dict[str, torch.nn.Module] = {}
+
+
 def build(settings: SimpleNamespace, image_size: int) -> torch.nn.Module:
-    with torch.device("meta"):
-        return build_model(settings, image_size, num_classes=1000)
+    """The model of some settings, the same one for every test: it has no values that a test could change."""
+    key = f"{settings} {image_size}"
+    if key not in _built:
+        with torch.device("meta"):
+            _built[key] = build_model(settings, image_size, num_classes=1000)
+    return _built[key]
 
 
 def millions(model: torch.nn.Module) -> float:
@@ -69,9 +76,9 @@ def test_head_adds_three_thousandths(paper) -> None:
 )
 def test_operations_of_one_forward_pass(paper, head: str, gflops: float) -> None:
     """Wrong: work is done twice or left out; the first and last were counted on the peers' own code."""
+    model = build(paper(head), 256)
+    set_plain(model, plain=True)
     with torch.device("meta"):
-        model = build(paper(head), 256)
-        set_plain(model, plain=True)
         inputs = torch.empty(1, 3, 256, 256), torch.empty(1), torch.empty(1, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(*inputs)
