@@ -87,11 +87,16 @@ def test_says_by_what_it_was_measured(drawn: Figure) -> None:
     assert "Timed on CPU, EPYC." in footer
 
 
-def test_numbers_and_titles_do_not_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def unsaved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Figures that would have been saved."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: figures.append(self))
+    return figures
+
+
+def test_numbers_and_titles_do_not_overlap(tmp_path: Path, unsaved: list[Figure]) -> None:
     """Numbers of a sweep are printed over each other, or a title or label leaves its place."""
-    saved: list[Figure] = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), save(self, *a, **k)))
     sweeps = {
         "cfg_scale": (1, 1.25, 1.5, 2, 2.5, 2.9, 3, 4),
         "num_steps": (10, 25, 50, 75, 100, 125, 150, 200, 250),
@@ -104,7 +109,7 @@ def test_numbers_and_titles_do_not_overlap(tmp_path: Path, monkeypatch: pytest.M
         for x, values in sweeps.items()
     ]
     figure10(panels, tmp_path / "f.pdf", tmp_path / "f.png")
-    figure = saved[-1]
+    figure = unsaved[-1]
     FigureCanvasAgg(figure).draw()
     for ax, values in zip(figure.axes, sweeps.values(), strict=True):
         assert sorted([*ax.get_xticks(), *ax.get_xticks(minor=True)]) == pytest.approx(sorted(values))
@@ -130,22 +135,20 @@ def test_axes_show_the_values_that_were_run(drawn: Figure) -> None:
     assert list(line.get_xdata()) == [1, 2, 3], "the line runs back and forth"
 
 
-def test_a_sweep_has_its_points_inside_the_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_has_its_points_inside_the_axes(tmp_path: Path, unsaved: list[Figure]) -> None:
     """Points of a narrow range lie on each other, or those of a wide one on the frame."""
-    saved: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: saved.append(self))
     sweeps = {"cfg_scale": (1.0, 2.9, 4.0), "ema_decay": (0.99, 0.999, 0.9999), "num_steps": (25, 50, 100)}
     points = {x: _points(x, "fid", dict.fromkeys(values, 2.0)) for x, values in sweeps.items()}
     panels = [Panel(x, x, "fid", {"DiP": points[x]}) for x in sweeps]
     figure10(panels, tmp_path / "f.pdf", tmp_path / "f.png")
-    for ax, values in zip(saved[0].axes, sweeps.values(), strict=False):
+    for ax, values in zip(unsaved[0].axes, sweeps.values(), strict=False):
         low, *inside, high = ax.transAxes.inverted().transform(
             ax.transData.transform([(x, 2.0) for x in (ax.get_xlim()[0], *values, ax.get_xlim()[1])])
         )[:, 0]
         assert (low, high) == pytest.approx((0, 1))
         assert 0.08 < inside[0] < 0.25 and 0.75 < inside[-1] < 0.92
-    assert saved[0].axes[0].get_xlabel() == "Guidance scale"
-    decay = saved[0].axes[1]
+    assert unsaved[0].axes[0].get_xlabel() == "Guidance scale"
+    decay = unsaved[0].axes[1]
     places = decay.transData.transform([(x, 2.0) for x in sweeps["ema_decay"]])[:, 0]
     assert places[1] - places[0] == pytest.approx(places[2] - places[1]), "decays lie on each other near 1"
     assert [decay.xaxis.get_major_formatter()(x) for x in (*sweeps["ema_decay"], 0.99996)][2:] == ["0.9999", "0.99996"]
@@ -175,16 +178,14 @@ def test_text_does_not_overlap(drawn: Figure) -> None:
     assert max(box.y1 for box in boxes) <= series.y0 and series.y1 <= drawn.bbox.height
 
 
-def test_two_notes_get_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_notes_get_letters(tmp_path: Path, unsaved: list[Figure]) -> None:
     """Open points of two kinds cannot be told apart."""
-    saved: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: saved.append(self))
     points = _points("patch_size", "fid", {8: 1.0}, note="first") + _points(
         "patch_size", "fid", {4: 2.0}, note="second"
     )
     figure10([Panel("p", "patch_size", "fid", {"DiP": points})], tmp_path / "f.pdf", tmp_path / "f.png")
-    assert [text.get_text() for text in saved[0].legends[1].get_texts()] == ["a: first", "b: second"]
-    assert [text.get_text() for text in saved[0].axes[0].texts] == ["b", "a"]
+    assert [text.get_text() for text in unsaved[0].legends[1].get_texts()] == ["a: first", "b: second"]
+    assert [text.get_text() for text in unsaved[0].axes[0].texts] == ["b", "a"]
 
 
 @pytest.mark.parametrize(
