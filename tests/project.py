@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
+
+from dip.reporting.published import PUBLISHED
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = Path(__file__).parent / "tiny.yaml"
+DEMO = "workflow/profiles/demo"
 
 
 @dataclass(frozen=True)
@@ -51,45 +59,44 @@ class Project:
             timeout=300,
         )
 
-    def snakemake(self, *arguments: str, profile: str = "workflow/profiles/demo") -> subprocess.CompletedProcess[str]:
+    def snakemake(self, *arguments: str, profile: str = DEMO) -> subprocess.CompletedProcess[str]:
         return self.command("snakemake", "--profile", profile, *arguments)
 
-    def make(self, *targets: str, profile: str = "workflow/profiles/demo") -> None:
+    def make(self, *targets: str, profile: str = DEMO) -> None:
         """Have Snakemake make targets; it must succeed."""
         result = self.snakemake(*targets, profile=profile)
         assert result.returncode == 0, result.stdout[-5000:]
 
-    def plan(self, *targets: str, profile: str = "workflow/profiles/demo") -> set[str]:
+    def dry_run(self, *arguments: str, profile: str = DEMO) -> subprocess.CompletedProcess[str]:
+        """What `snakemake --dry-run` says, in a fork of this process, which spares Python's start and imports."""
+        import snakemake.cli
+
+        return self._fork(snakemake.cli.main, "snakemake", "--profile", profile, "--dry-run", *arguments)
+
+    def dip(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """What `dip` says, in a fork as well; for stages that compute nothing."""
+        from dip import cli
+
+        return self._fork(cli.main, "dip", *arguments)
+
+    def plan(self, *targets: str, profile: str = DEMO) -> set[str]:
         """The jobs that Snakemake would run, each as "rule name", without the rule `all`."""
-        result = self.snakemake("--dry-run", *targets, profile=profile)
+        result = self.dry_run(*targets, profile=profile)
         assert result.returncode == 0, result.stdout[-5000:]
         jobs = planned_jobs(result.stdout)
         assert bool(jobs) != ("Nothing to be done" in result.stdout), result.stdout[-5000:]
         return jobs
 
-    def plan_here(self) -> set[str]:
-        """The same as `plan`, in a fork of this process, which spares Python's start; with this process's sources."""
-        import snakemake.cli
+    def _fork(self, main: Callable[[list[str]], object], *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a program's function as `command` would run the program; with the sources that this process has."""
+        import dip.pipeline.workflow  # what the Snakefile imports, and every call of `dip`  # noqa: F401
 
-        output = self.folder.with_name("plan.log")
-        if (child := os.fork()) == 0:
-            os.chdir(self.folder)
-            os.environ.update(self.environment)
-            file = output.open("w")
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-            sys.stdout = sys.stderr = file  # pytest has put others in their place
-            sys.argv = ["snakemake", "--profile", "workflow/profiles/demo", "--dry-run"]
-            try:
-                snakemake.cli.main(sys.argv[1:])
-            finally:
-                sys.stdout.flush()
-                os._exit(0)
-        os.waitpid(child, 0)
-        text = output.read_text()
-        jobs = planned_jobs(text)
-        assert bool(jobs) != ("Nothing to be done" in text), text[-5000:]
-        return jobs
+        with tempfile.TemporaryFile("w+") as output:
+            if (child := os.fork()) == 0:
+                os._exit(_run_as_program(main, command, self, output))
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            output.seek(0)
+            return subprocess.CompletedProcess(command, code, output.read())
 
     @property
     def params(self) -> str:
@@ -148,9 +155,50 @@ class Repository(Project):
     def copy(self, folder: Path) -> Repository:
         return Repository(super().copy(folder).folder)
 
+    @property
+    def has_our_sources(self) -> bool:
+        """Whether this process has the sources of the repository, which were copied."""
+        return self.content(PUBLISHED) == (REPOSITORY / PUBLISHED).read_bytes()
+
+    def dry_run(self, *arguments: str, profile: str = DEMO) -> subprocess.CompletedProcess[str]:
+        if not self.has_our_sources:
+            return self.snakemake("--dry-run", *arguments, profile=profile)
+        return super().dry_run(*arguments, profile=profile)
+
     def is_clean(self) -> bool:
         """Whether `dvc status` has nothing to say."""
-        return "Data and pipelines are up to date" in self.run("dvc", "status")
+        return "Data and pipelines are up to date" in self.dvc("status")
+
+    def dvc(self, *arguments: str) -> str:
+        """Output of a command of DVC, in a fork of this process; for those that run no stages, which look for `dvc`."""
+        import dvc.cli
+        import dvc.repo
+
+        result = self._fork(dvc.cli.main, "dvc", *arguments)
+        assert result.returncode == 0, result.stdout[-5000:]
+        return result.stdout
+
+
+def _run_as_program(main: Callable[[list[str]], object], command: Sequence[str], project: Project, file: TextIO) -> int:
+    """Call a program's function in a process that a fork has made; its exit code."""
+    os.chdir(project.folder)
+    os.environ.update(project.environment)
+    del os.environ["OMP_NUM_THREADS"]  # with it, `dip` imports torch at its start
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+    sys.stdout = sys.stderr = file  # pytest has put others in their place, and its handlers of logging
+    logging.root.handlers.clear()
+    sys.argv = list(command)
+    try:
+        code = main(sys.argv[1:])
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        code = traceback.format_exc()
+    if isinstance(code, str):
+        print(code, file=file)
+    file.flush()
+    return code if isinstance(code, int) else int(code is not None)
 
 
 def planned_jobs(output: str) -> set[str]:

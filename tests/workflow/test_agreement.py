@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import os
 import shutil
@@ -11,12 +13,13 @@ from pathlib import Path
 import networkx
 import pytest
 from dvc.repo import Repo
+from dvc.utils import strictyaml
 
 from dip import params
 from dip.pipeline import Pipeline
 from dip.reporting.published import PUBLISHED
 from dip.versioning.stages import write_stages
-from project import REPOSITORY, Repository
+from project import Repository
 
 DIT = {"train dit", "sample dit", "latency dit", "evaluate dit"}
 DIP = {"train dip", "sample dip", "latency dip", "evaluate dip"}
@@ -105,6 +108,15 @@ EDITS: dict[str, tuple[str, str, set[str]]] = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _each_text_is_parsed_once() -> Iterator[None]:
+    """DVC parses all stages and locks three times for one status, and few of them differ from test to test."""
+    parsed = functools.cache(strictyaml.parse_yaml)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strictyaml, "parse_yaml", lambda *arguments, **more: copy.deepcopy(parsed(*arguments, **more)))
+        yield
+
+
 @pytest.fixture(scope="module")
 def edited(_recorded: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A repository of this module, in which nothing is run."""
@@ -140,14 +152,9 @@ def restored(edited: Repository, monkeypatch: pytest.MonkeyPatch) -> Iterator[Re
     shutil.rmtree(kept)
 
 
-def has_own_sources(repository: Repository) -> bool:
-    """Whether this process has the sources of the repository, which were copied."""
-    return repository.content(PUBLISHED) == (REPOSITORY / PUBLISHED).read_bytes()
-
-
 def changed_in_dvc(repository: Repository) -> set[str]:
     """Jobs whose stages DVC calls changed, and those after them."""
-    if has_own_sources(repository):
+    if repository.has_our_sources:
         write_stages(Pipeline(params.load()), "demo")
     else:
         repository.run("dip", "stages", "demo")
@@ -179,7 +186,7 @@ def test_an_edit_touches_what_depends_on_it(restored: Repository, what: str) -> 
     """One job too few is a stale result, one too many may be days of a GPU; and the two tools must not differ."""
     old, new, expected = EDITS[what]
     restored.edit(old, new)
-    assert restored.plan_here() == expected
+    assert restored.plan() == expected
     assert changed_in_dvc(restored) == expected
 
 
@@ -266,5 +273,5 @@ def figure_of_an_unshown_table(repository: Repository) -> set[str]:
 def test_a_change_touches_what_depends_on_it(restored: Repository, change: Callable[[Repository], set[str]]) -> None:
     """The same for runs that come and go, and for files: by content, never by their time."""
     expected = change(restored)
-    assert (restored.plan_here() if has_own_sources(restored) else restored.plan()) == expected
+    assert restored.plan() == expected
     assert changed_in_dvc(restored) == expected

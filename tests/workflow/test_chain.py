@@ -7,7 +7,7 @@ import io
 import json
 import re
 
-from project import REPOSITORY, Project
+from project import REPOSITORY, Project, planned_jobs
 
 EVERYTHING = {
     "photograph astronaut.png",
@@ -36,6 +36,7 @@ def measured(project: Project, table: str) -> list[str]:
 def test_first_call_plans_everything(project: Project) -> None:
     """A job missing here is a file that nothing makes."""
     assert project.plan() == EVERYTHING
+    assert planned_jobs(project.snakemake("--dry-run").stdout) == EVERYTHING, "the command says the same as its fork"
 
 
 def test_chain_makes_tables_figures_and_grids(finished: Project) -> None:

@@ -77,7 +77,7 @@ def test_slurm_profile_hands_work_to_slurm(shipped: Project, options: tuple[str,
     """Days of GPU work must not run on the login node, also with options that replace a list of the profile."""
     target = "results/demo/runs/demo_dit/latency.json"
     other = "results/demo/runs/demo_dit/metrics.json"
-    output = shipped.snakemake("--dry-run", "--printshellcmds", target, other, *options, profile="slurm").stdout
+    output = shipped.dry_run("--printshellcmds", target, other, *options, profile="slurm").stdout
     for stage in ("train", "sample", "latency", "evaluate"):
         (line,) = (line for line in output.splitlines() if f"dip {stage} demo_dit" in line)
         assert line.endswith("--launcher slurm") or "--launcher slurm " in line
@@ -86,7 +86,7 @@ def test_slurm_profile_hands_work_to_slurm(shipped: Project, options: tuple[str,
 def test_one_stage_can_stay_on_the_login_node(shipped: Project) -> None:
     """A cluster whose GPUs are taken could not evaluate beside its queue."""
     arguments = ("results/demo/runs/demo_dit/metrics.json", "--set-resources", "evaluate:launcher=local")
-    output = shipped.snakemake("--dry-run", "--printshellcmds", *arguments, profile="slurm").stdout
+    output = shipped.dry_run("--printshellcmds", *arguments, profile="slurm").stdout
     launchers = dict(re.findall(r"dip (train|sample|evaluate) demo_dit .*--launcher (\w+)", output))
     assert launchers == {"train": "slurm", "sample": "slurm", "evaluate": "local"}
 
@@ -123,7 +123,7 @@ def test_targets_of_three_studies_in_one_call(shipped: Project) -> None:
 )
 def test_a_target_that_cannot_be_is_explained(shipped: Project, target: str, message: str) -> None:
     """Snakemake's own "No rule to produce" does not say what to mend."""
-    result = shipped.snakemake("--dry-run", target)
+    result = shipped.dry_run(target)
     assert result.returncode == 1
     line = next((line for line in result.stdout.splitlines() if message in line), None)
     assert line is not None, result.stdout
@@ -150,7 +150,7 @@ def test_an_unknown_study_is_explained(shipped: Project) -> None:
 @pytest.mark.parametrize("options", [("code_version=9",), ("study=demo", "training={tiny: {epochs: 3}}")])
 def test_only_the_study_is_chosen_on_the_command_line(shipped: Project, options: tuple[str, ...]) -> None:
     """Jobs that read params.yaml themselves would be done with other parameters than they were planned with."""
-    result = shipped.snakemake("--dry-run", "--config", *options)
+    result = shipped.dry_run("--config", *options)
     assert result.returncode == 1
     key = options[-1].partition("=")[0]
     assert f"--config {key}: only `study` can be set there, because every job reads params.yaml" in result.stdout
@@ -178,30 +178,29 @@ def test_weights_to_start_from_are_trained_first(project: Project) -> None:
     assert runs_of(project.plan(target), "train") == {"dit", "dip"}
 
 
-def test_changed_weights_to_start_from_train_again(project: Project) -> None:
+def test_changed_weights_to_start_from_train_again(finished: Project) -> None:
     """Other weights are another result; a table over the old one would be stale."""
-    target, weights = "results/demo/runs/dip/model.safetensors", project.folder / "dit.safetensors"
-    project.make("results/demo/runs/dit/model.safetensors")
-    weights.write_bytes(project.content("results/demo/runs/dit/model.safetensors"))
-    start_from(project, "dit.safetensors")
-    project.make(target)
-    assert project.plan(target) == set()
+    target, weights = "results/demo/runs/dip/model.safetensors", finished.folder / "dit.safetensors"
+    weights.write_bytes(finished.content("results/demo/runs/dit/model.safetensors"))
+    start_from(finished, "dit.safetensors")
+    assert finished.plan(target) == {"train dip"}
+    finished.make(target)
+    assert finished.plan(target) == set()
     weights.write_bytes(b"other weights")
-    assert project.plan(target) == {"train dip"}
+    assert finished.plan(target) == {"train dip"}
 
 
-def test_missing_weights_to_start_from(project: Project) -> None:
+def test_missing_weights_to_start_from(finished: Project) -> None:
     """A missing file must be named before anything runs; an unset variable where the training runs, not in planning."""
     target = "results/demo/runs/dip/model.safetensors"
-    start_from(project, "/absent/dit.pt")
+    start_from(finished, "/absent/dit.pt")
     message = "params.yaml: runs.dip.training.init_from: there is no file '/absent/dit.pt'"
-    result = project.snakemake("--dry-run", target)
+    result = finished.dry_run(target)
     assert result.returncode == 1
     assert message in result.stdout
-    project.edit("/absent/dit.pt", "$DIP_TEST_UNSET/dit.pt")
-    assert runs_of(project.plan(target), "train") == {"dip"}
-    project.make("data/photos16/manifest.json")
-    result = project.command("dip", "train", "dip")
+    finished.edit("/absent/dit.pt", "$DIP_TEST_UNSET/dit.pt")
+    assert runs_of(finished.plan(target), "train") == {"dip"}
+    result = finished.command("dip", "train", "dip")
     assert result.returncode == 1
     assert "runs.dip.training.init_from is '$DIP_TEST_UNSET/dit.pt'" in result.stdout
     assert "the environment variable DIP_TEST_UNSET is not set" in result.stdout
@@ -222,7 +221,7 @@ def test_missing_weights_to_start_from(project: Project) -> None:
 def test_mistakes_have_one_message(project: Project, old: str, new: str, message: str) -> None:
     """Snakemake and `dip` must refuse the same file in the same words, with the key's path, before anything runs."""
     project.edit(old, new)
-    by_dip, by_snakemake = project.command("dip", "train", "dit"), project.snakemake("--dry-run")
+    by_dip, by_snakemake = project.dip("train", "dit"), project.dry_run()
     assert by_dip.returncode == 1
     assert by_snakemake.returncode == 1
     said = by_dip.stdout.removeprefix("dip train: ").strip()
