@@ -43,13 +43,18 @@ def finished(_finished: Project, tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def _recorded(_finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    repository = Repository.create(tmp_path_factory.mktemp("recorded") / "project", TINY)
-    for name in ("data", "results", "work"):
-        shutil.copytree(_finished.folder / name, repository.folder / name)
-    repository.run("dvc", "repro")
-    repository.commit()
-    return repository
+def _recorded(_finished: Project, session_folder: Path) -> Repository:
+    making, recorded = session_folder / "recording", session_folder / "recorded"
+    with FileLock(session_folder / "recorded.lock"):
+        if not recorded.exists():
+            shutil.rmtree(making, ignore_errors=True)
+            repository = Repository.create(making, TINY)
+            for name in ("data", "results", "work"):
+                shutil.copytree(_finished.folder / name, repository.folder / name)
+            repository.run("dvc", "repro")
+            repository.commit()
+            making.rename(recorded)
+    return Repository(recorded)
 
 
 @pytest.fixture
