@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import signal
@@ -13,11 +14,15 @@ from typing import Any
 
 import pytest
 
+from forked import start_dip
 from project import Project
 
 KILLS = 20
 STEPS = 200
-COMMAND = ("dip", "train", "dit", "--save-steps", "3")
+IMPORTING = 0.5  # seconds, of several
+STARTING = 0.5  # seconds, within which the model is built and the data and the state are loaded
+ARGUMENTS = ("train", "dit", "--save-steps", "3")
+COMMAND = ("dip", *ARGUMENTS)
 
 
 def steps_saved(project: Project) -> int:
@@ -26,24 +31,32 @@ def steps_saved(project: Project) -> int:
     return max(map(int, names), default=0)
 
 
-def kill_at(project: Project, condition: Callable[[float], object], log: Path) -> int:
+def kill_at(project: Project, condition: Callable[[float], object], log: Path) -> int | None:
     """Start the training and kill it when a condition of the seconds since the start holds; its exit code."""
-    with log.open("ab") as file:
-        start = time.monotonic()
-        process = subprocess.Popen(
-            COMMAND, cwd=project.folder, env=project.environment, stdout=file, stderr=subprocess.STDOUT
-        )
-        while process.poll() is None and not condition(time.monotonic() - start):
-            time.sleep(0.002)
+    start, process = time.monotonic(), start_dip(project, log, *ARGUMENTS)
+    while process.is_alive() and not condition(time.monotonic() - start):
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def kill_while_it_imports(project: Project, seconds: float) -> int:
+    """The same with the command itself, which takes seconds to import torch."""
+    with subprocess.Popen(
+        COMMAND, cwd=project.folder, env=project.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
         process.kill()
-        return process.wait()
+    return process.returncode
 
 
-def moment(project: Project, chance: random.Random, startup: float) -> Callable[[float], Any]:
-    """When to kill: while it starts and loads; or some steps on, in a step or in a save."""
+def moment(project: Project, chance: random.Random) -> Callable[[float], Any]:
+    """When to kill: while it loads; or some steps on, in a step or in a save."""
     saved = steps_saved(project)
     if chance.random() < 0.3:
-        end = chance.uniform(0.2, startup)
+        end = chance.uniform(0, STARTING)
         return lambda seconds: seconds > end or steps_saved(project) > saved
     target = saved + chance.choice((3, 6, 9))  # few enough that the last kill comes before the end
     delay, since = chance.uniform(0, 0.05), None
@@ -65,14 +78,15 @@ def test_weights_after_twenty_kills_are_those_without_any(project: Project, tmp_
     project.edit("model: {base: dit}\n    training: {base: tiny}", larger)
     assert project.command("dip", "prepare", "photos16").returncode == 0
     whole = project.copy(tmp_path / "whole")
-    start = time.monotonic()
     result = whole.command(*COMMAND)
     assert result.returncode == 0, result.stdout
-    startup = min(5.0, time.monotonic() - start)
 
     chance, log = random.Random(0), tmp_path / "log"
     for number in range(KILLS):
-        code = kill_at(project, moment(project, chance, startup), log)
+        if number == KILLS // 2:
+            code: int | None = kill_while_it_imports(project, IMPORTING)
+        else:
+            code = kill_at(project, moment(project, chance), log)
         assert code == -signal.SIGKILL, f"it was over before kill {number + 1}: {log.read_text()[-2000:]}"
     before = steps_saved(project)
     result = project.command(*COMMAND)
