@@ -14,14 +14,14 @@ import pytest
 
 from project import REPOSITORY, Project
 
-SLOW = "training: {base: tiny, epochs: 800, log_every: 5}"  # long enough to be interrupted
+SLOW = "training: {base: tiny, epochs: 200, log_every: 5}"  # long enough to be interrupted
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("broken", ["data/photos16/images-*.npy", "data/references/photos16.npz"])
@@ -68,6 +68,7 @@ def test_killed_in_the_middle_of_a_training(finished: Project, tmp_path: Path) -
     process = start(finished, tmp_path / "log", target, "--set-resources", "train:save_seconds=0")
     try:
         wait_for(lambda: list(finished.folder.glob("work/dit-*/state-*.json")))
+        os.killpg(process.pid, signal.SIGSTOP)  # or it might end before it is killed
         second = finished.snakemake(target)
         assert second.returncode == 1
         assert "cannot be locked" in second.stdout
@@ -96,10 +97,12 @@ def test_only_snakemake_is_killed_and_its_job_lives_on(finished: Project, tmp_pa
         "results/demo/runs/dit/samples.npz",
         finished.folder / "results/demo/runs/dit/model.provenance.json",
     )
+    before = set(finished.folder.glob("work/dit-*"))
     process = start(finished, tmp_path / "log", target)
     try:
-        wait_for(lambda: not provenance.exists())
+        wait_for(lambda: set(finished.folder.glob("work/dit-*")) - before)  # the job has begun
         process.kill()
+        assert not provenance.exists()
         wait_for(provenance.exists, 240)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
