@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from dip import cli, params
+from dip.data.packaged import packaged
 from dip.evaluation.stage import SCORES
 from dip.launch.jobs import TrainingJob
 from dip.launch.launcher import Launcher
@@ -277,6 +278,24 @@ def test_params_may_go_while_a_job_is_at_work(
     printed = capsys.readouterr().out.splitlines()
     assert str(next(iter(job.outputs.values()))) in printed, "nobody would know where the result is"
     assert ("fid 2.5" in printed, "latency_seconds 2.5" in printed) == (command == "evaluate", command == "latency")
+
+
+def test_a_photograph_whose_copying_was_killed(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: it would be there without provenance for ever, however often the stage is called."""
+    pipeline = Pipeline(params.load())
+    photograph, dataset = pipeline.find("photograph", "coins.png"), pipeline.find("prepare", "photos")
+    photograph.outputs["image"].parent.mkdir(parents=True)
+    photograph.outputs["image"].write_bytes(packaged("coins").read_bytes())
+
+    def prepare(*arguments: object, **settings: object) -> None:
+        for path in dataset.outputs.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("made")
+
+    monkeypatch.setattr("dip.data.prepare.prepare", prepare)
+    cli.main(["prepare", "photos"])
+    assert json.loads(photograph.provenance.read_text())["made_by"] == photograph.title
+    assert photograph.outputs["image"].read_bytes() == packaged("coins").read_bytes()
 
 
 def test_a_photograph_that_nothing_uses(workplace: Path) -> None:

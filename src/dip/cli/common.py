@@ -95,7 +95,7 @@ def _check_own_training(run: Run) -> None:
 def begin(params: Params, rule: str, name: str, study: str | None = None) -> Job:
     """A job as it begins, which is what its provenance tells, whatever becomes of params.yaml until its end.
 
-    The photographs that it reads are copied from their packages if they are not there.
+    The photographs that it reads are copied from their packages if they, or their provenance, are not there.
 
     Args:
         params: All of params.yaml.
@@ -106,7 +106,7 @@ def begin(params: Params, rule: str, name: str, study: str | None = None) -> Job
     pipeline = Pipeline(params)
     job = pipeline.find(rule, name, study)
     for needed in pipeline.upstream(job):
-        if needed.rule == "photograph" and not needed.outputs["image"].exists():
+        if needed.rule == "photograph" and not all(path.exists() for path in needed.outputs.values()):
             copy_photograph(needed.outputs["image"].stem)
             record(needed)
     return begun(job)
