@@ -40,7 +40,14 @@ _SECTIONS = (
     "figures",
 )
 _RUN_KEYS = ("base", "study", "label", "dataset", "model", "training", "sampling", "evaluation", "checkpoint")
-_NOUNS = {"studies": "study", "datasets": "dataset", "evaluation": "evaluator", "runs": "run"}
+_NOUNS = {
+    "studies": "study",
+    "datasets": "dataset",
+    "evaluation": "evaluator",
+    "runs": "run",
+    "tables": "table",
+    "figures": "figure",
+}
 
 
 class ParamsError(ValueError):
@@ -377,7 +384,7 @@ def known(params: Params, section: str, name: str) -> str:
 
     Args:
         params: All of params.yaml.
-        section: "studies", "datasets", "evaluation" or "runs".
+        section: "studies", "datasets", "evaluation", "runs", "tables" or "figures".
         name: What somebody asks for.
 
     Raises:

@@ -269,7 +269,7 @@ def work_folder(run: str, spec: str, manifest: bytes, *weights: str) -> Path:
 def saved_steps(work: Path) -> list[int]:
     """Steps of the finished checkpoints of a training in progress, in order."""
     numbers = (path.stem.removeprefix("state-") for path in work.glob("state-*.json"))
-    return sorted(int(number) for number in numbers if number.isdecimal())  # no copies of a person's
+    return sorted(int(number) for number in numbers if number.isdecimal())  # not "state-00000100 copy"
 
 
 def stage_folder(run: str, stage: str, spec: str, inputs: Mapping[Path, str]) -> Path:

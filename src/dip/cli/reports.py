@@ -28,12 +28,10 @@ def add_commands(add: Add) -> None:
 def _study(options: argparse.Namespace, section: str) -> tuple[Params, str]:
     params = reader.load()
     study = options.study or params.study
-    entries, name = getattr(params, section), options.name
-    if name not in entries:
-        near = reader.nearest(name, entries)
-        raise reader.ParamsError(f"params.yaml: {section}.{name}: there is no such {options.command}{near}")
-    if study not in entries[name]:
-        others = ", ".join(entries[name])
+    name = reader.known(params, section, options.name)
+    entry = getattr(params, section)[name]
+    if study not in entry:
+        others = ", ".join(entry)
         raise reader.ParamsError(
             f"params.yaml: {section}.{name}.{study}: there is no such entry; choose with --study: {others}"
         )
