@@ -92,7 +92,7 @@ def has_ended(process: psutil.Process) -> bool:
 
 def wait_until(condition: object, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.01)
 

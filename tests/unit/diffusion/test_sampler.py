@@ -49,7 +49,7 @@ def test_euler_is_exact_on_straight_paths(x_0: Tensor) -> None:
         return (x_1 - x_t) / (1 - t)[:, None, None, None]
 
     for num_steps in (1, 7, 100):
-        torch.testing.assert_close(sample(towards, x_0, Y, settings(num_steps=num_steps), NULL), x_1)  # type: ignore[arg-type]
+        torch.testing.assert_close(sample(towards, x_0, Y, settings(num_steps=num_steps), NULL), x_1)
     field = Field()
     torch.testing.assert_close(sample(field, x_0, Y, settings(), NULL), x_0 + Y[:, None, None, None])
     assert field.calls == [(round(step / 10, 6), 3) for step in range(10)], "from noise, t = 0, one pass each"
@@ -62,10 +62,7 @@ def test_error_of_euler_falls_with_the_step(x_0: Tensor) -> None:
         return x_t * torch.cos(t)[:, None, None, None]
 
     exact = x_0 * torch.exp(torch.sin(torch.tensor(1.0)))
-    errors = [
-        (sample(field, x_0, Y, settings(num_steps=n), NULL) - exact).abs().max().item()  # type: ignore[arg-type]
-        for n in (50, 100)
-    ]
+    errors = [(sample(field, x_0, Y, settings(num_steps=n), NULL) - exact).abs().max().item() for n in (50, 100)]
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.05)
 
 
@@ -77,7 +74,7 @@ def test_order_of_a_solver(x_0: Tensor, solver: str, order: int) -> None:
         return 2 * x_t * t[:, None, None, None]
 
     errors = [
-        (sample(field, x_0, Y, settings(num_steps=n, solver=solver), NULL) - math.e * x_0).abs().max().item()  # type: ignore[arg-type]
+        (sample(field, x_0, Y, settings(num_steps=n, solver=solver), NULL) - math.e * x_0).abs().max().item()
         for n in (20, 40)
     ]
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
@@ -90,9 +87,9 @@ def test_steps_of_heun_and_adams_bashforth_by_hand() -> None:
         return (t**2)[:, None, None, None].expand_as(x_t)
 
     x_0 = torch.zeros(1, 3, 2, 2)
-    heun = sample(field, x_0, Y[:1], settings(num_steps=2, solver="heun"), NULL)  # type: ignore[arg-type]
+    heun = sample(field, x_0, Y[:1], settings(num_steps=2, solver="heun"), NULL)
     torch.testing.assert_close(heun, torch.full_like(x_0, 0.5 * (0 + 0.25) / 2 + 0.5 * (0.25 + 1) / 2))
-    ab2 = sample(field, x_0, Y[:1], settings(num_steps=2, solver="ab2"), NULL)  # type: ignore[arg-type]
+    ab2 = sample(field, x_0, Y[:1], settings(num_steps=2, solver="ab2"), NULL)
     torch.testing.assert_close(ab2, torch.full_like(x_0, 0.5 * 0 + 0.5 * (1.5 * 0.25 - 0.5 * 0)))
 
 

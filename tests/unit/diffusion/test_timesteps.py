@@ -45,4 +45,4 @@ def test_time_shift_goes_towards_noise() -> None:
 def test_unknown_distribution_is_named() -> None:
     """Wrong: a distribution added to the schema alone would pass as another."""
     with pytest.raises(ValueError, match="no distribution 'beta'; there are logit_normal, uniform, time_shift"):
-        timesteps(SimpleNamespace(name="beta"), U)  # type: ignore[arg-type]
+        timesteps(SimpleNamespace(name="beta"), U)

@@ -121,12 +121,17 @@ def test_refuses_damaged_files(save, tmp_path):
                 load_images(path)
 
 
+def npy_of_images(path):
+    """What stands as `arr_0.npy` in an npz of `IMAGES` at this path."""
+    np.savez(path, arr_0=IMAGES)
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("arr_0.npy")
+
+
 def test_refuses_headers_that_promise_more_than_there_is(tmp_path):
     """What follows in the file would be counted as images."""
     path = tmp_path / "samples.npz"
-    np.savez(path, arr_0=IMAGES)
-    with zipfile.ZipFile(path) as archive:
-        content = archive.read("arr_0.npy")
+    content = npy_of_images(path)
     shape = f"({len(IMAGES)}, ".encode()
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("arr_0.npy", content.replace(shape, f"({len(IMAGES) + 1}, ".encode()))
@@ -179,9 +184,7 @@ def test_refuses_statistics_that_are_no_numbers(tmp_path):
 def test_refuses_what_goes_on_behind_its_array(tmp_path):
     """A damaged file would be taken for a whole one, and its checksum never be compared."""
     path = tmp_path / "samples.npz"
-    np.savez(path, arr_0=IMAGES)
-    with zipfile.ZipFile(path) as archive:
-        content = archive.read("arr_0.npy")
+    content = npy_of_images(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("arr_0.npy", content + bytes(10000))
     with pytest.raises(ValueError, match="which are more than those of uint8"):

@@ -155,7 +155,7 @@ def test_recorded_job_is_followed_and_its_result_published(
     def follow(*arguments: object) -> str:
         finished.append((job.work / "later").rename(job.work / "model.safetensors"))
         fake_slurm.queue(row(job, "COMPLETED"))
-        return original(*arguments)  # type: ignore[arg-type]
+        return original(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slurm, "follow", follow)

@@ -29,7 +29,7 @@ def both_ways(conv: PatchConv, *maps: torch.Tensor) -> None:
         inputs = [x.clone().requires_grad_() for x in maps]
         output = conv(*inputs)
         output.square().sum().backward()
-        results.append([output, *(x.grad for x in inputs), conv.weight.grad, conv.bias.grad])  # type: ignore[union-attr]
+        results.append([output, *(x.grad for x in inputs), conv.weight.grad, conv.bias.grad])
         conv.zero_grad()
     for usual, merged in zip(*results, strict=True):
         torch.testing.assert_close(merged, usual)
@@ -76,7 +76,7 @@ def test_weights_that_change_are_seen_until_they_are_fixed() -> None:
     before = conv(x)
     with torch.no_grad():
         conv.weight.mul_(2)
-        conv.bias.mul_(2)  # type: ignore[union-attr]
+        conv.bias.mul_(2)
     torch.testing.assert_close(conv(x), 2 * before)
 
 

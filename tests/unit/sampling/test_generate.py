@@ -79,7 +79,7 @@ def test_going_on_after_a_failure_gives_the_same_bytes(
             limits.remove(len(drawn))
             raise OSError("no room")
         drawn.append(len(labels))
-        return draw_images(model, spec, labels, *rest)  # type: ignore[arg-type]
+        return draw_images(model, spec, labels, *rest)
 
     monkeypatch.setattr(workers, "draw_images", failing)
     while limits:
@@ -123,7 +123,7 @@ def test_shards_are_found_again_for_the_same_work_only(
     other = weights.with_name("other.safetensors")
     other.write_bytes(weights.read_bytes()[:-4] + b"abcd")
     changes = [{"path": other}, {"batch": 1}, {"device": "cuda"}, {"speed": "plain"}, {"seed": 1}]
-    folders = [folder(), *(folder(**change) for change in changes)]  # type: ignore[arg-type]
+    folders = [folder(), *(folder(**change) for change in changes)]
     assert folder() == folders[0]
     monkeypatch.setattr(workers, "dtype_name", lambda precision, device: "float16")
     folders.append(folder())
@@ -136,7 +136,7 @@ def test_samples_are_written_last(weights: Path, run: Run, monkeypatch: pytest.M
 
     def watched(self: Shards, *arguments: object) -> None:
         there.extend([target.sampling.exists(), target.grid.exists()])
-        merge(self, *arguments)  # type: ignore[arg-type]
+        merge(self, *arguments)
 
     monkeypatch.setattr(Shards, "merge", watched)
     sample_run(spec(run, 4), weights, target)

@@ -122,7 +122,7 @@ def test_head_of_the_source_is_left(tmp_path: Path) -> None:
     with_head, without = make(1, head=UNET), make(1)
     report = load_backbone(with_head, path)
     assert_backbone(with_head, source)
-    assert not torch.equal(with_head.head.output.weight, source.head.output.weight)  # type: ignore[union-attr]
+    assert not torch.equal(with_head.head.output.weight, source.head.output.weight)
     assert set(report.left) == {
         "head (the head's, not the backbone's)",
         "intermediate (the head's, not the backbone's)",
@@ -137,7 +137,7 @@ def test_model_with_an_intermediate_head_keeps_it_fresh(tmp_path: Path) -> None:
     torch.save(source.state_dict(), path)
     report = load_backbone(model, path)
     assert set(report.fresh) == {"intermediate"}
-    assert torch.equal(model.final_layer.linear.weight, source.final_layer.linear.weight)  # type: ignore[union-attr]
+    assert torch.equal(model.final_layer.linear.weight, source.final_layer.linear.weight)
 
 
 @pytest.mark.parametrize(

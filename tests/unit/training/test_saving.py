@@ -36,8 +36,8 @@ def test_state_is_that_of_its_step_though_the_loop_goes_on(tmp_path: Path) -> No
     with Saver(folder, every_seconds=600, every_steps=None, group=MAIN) as saver:
         saver.save(1, state)
         weights += 1
-        state["log"].append({"step": 2})  # type: ignore[attr-defined]
-        state["optimizer"]["groups"][0]["lr"] = 0.2  # type: ignore[index]
+        state["log"].append({"step": 2})
+        state["optimizer"]["groups"][0]["lr"] = 0.2
         folder.go.set()
         saver.wait()
     saved = folder.read(1)
@@ -79,7 +79,7 @@ def test_error_of_the_thread_stops_the_loop(tmp_path: Path, notice: str) -> None
     (tmp_path / "file").write_text("")
     with Saver(StateFolder(tmp_path / "file"), every_seconds=0, every_steps=None, group=MAIN) as saver:
         saver.save(1, {})
-        while not saver._writing.done():  # type: ignore[union-attr]
+        while not saver._writing.done():
             pass
         with pytest.raises(OSError, match="file"):
             saver.save(2, {}) if notice == "save" else getattr(saver, notice)()
