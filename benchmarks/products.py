@@ -52,6 +52,9 @@ class Products(TorchDispatchMode):
         name = func.overloadpacket
         if name in _PRODUCTS:
             self._note(func, args)
+        elif str(name) == "dip.packed_linear":  # the layout of its weight is no part of the bare product
+            x, weight, bias = args[:3]
+            self._note(torch.ops.aten.linear.default, (x, weight.to_dense(), bias))
         elif "scaled_dot_product" in str(name):
             grad, q, k, v = args[:4] if "backward" in str(name) else (None, *args[:3])
             self._note(_attention_backward if grad is not None else _attention, (q, k, v))

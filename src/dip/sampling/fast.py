@@ -24,6 +24,7 @@ from dip.model.assembly import Conditioning
 from dip.model.convolution import PatchConv
 from dip.model.layers import SwiGLU, attend_in_place
 from dip.precision import autocast, compute_dtype
+from dip.sampling.packed import can_pack, pack
 from dip.speed import set_kernel, set_speed
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ class FastSampler:
         self._graphs: dict[tuple[bool, torch.Size], _Graph] = {}
         self._may_fall_back = speed is None and self.speed == "compiled"
         if self.speed != "plain":
-            _hold_in(model, compute_dtype(sampling.precision, self.device))
+            dtype = compute_dtype(sampling.precision, self.device)
+            _hold_in(model, dtype)
+            if self.device.type == "cpu" and can_pack(dtype):
+                pack(model)
         if self.speed == "fast" and self.device.type == "cpu":
             set_kernel(model, attend_in_place)
 

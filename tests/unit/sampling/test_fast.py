@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from compiler import needs_compiler
 from dip import speed as speeds
 from dip.model import DiP, build_model
+from dip.model.layers import SwiGLU
 from dip.sampling import fast
 from dip.sampling.fast import FastSampler
+from dip.sampling.packed import can_pack
 from dip.schema import Model, Sampling
 
 HEADS = {
@@ -90,6 +92,28 @@ def test_a_velocity_is_guided_by_the_sampling_that_it_is_asked_for() -> None:
     assert not torch.allclose(inside, outside)
 
 
+@pytest.mark.skipif(not can_pack(torch.float32), reason="this PyTorch was built without oneDNN")
+def test_weights_are_packed_once_and_not_kept_twice() -> None:
+    """Wrong: a model would take twice its memory, or a second sampler of it would pack what is packed."""
+    model = make("unet")
+    before = {name for name, _ in model.blocks.named_parameters()}
+    first, second = (FastSampler(model, sampling(), speed="fast")(noise(), Y) for _ in range(2))
+    assert torch.equal(first, second)
+    packed = before - {name for name, _ in model.blocks.named_parameters()}
+    weights = {f"0.{name}.weight" for name in ("attn.qkv", "attn.proj", "mlp.w1", "mlp.w2", "mlp.w3")}
+    assert {name for name in packed if name.startswith("0.")} == weights | {"0.attn.proj.bias"}
+
+
+def test_a_machine_that_does_not_pack_keeps_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: sampling would fail where PyTorch has no oneDNN, as on a Mac."""
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
+    model = make("unet")
+    quick = FastSampler(model, sampling(), speed="fast")(noise(), Y)
+    assert isinstance(model.blocks[0].mlp, SwiGLU)
+    plain = FastSampler(make("unet"), sampling(), speed="plain")(noise(), Y)
+    torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-5)
+
+
 def test_bfloat16_stays_near(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: weights that are held in bfloat16 would be computed with otherwise than autocast does."""
     monkeypatch.setattr("dip.precision._has_bfloat16", lambda device_type: True)
@@ -98,7 +122,7 @@ def test_bfloat16_stays_near(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = FastSampler(make("unet"), settings, speed="plain")(noise(), Y)
     model = make("unet")
     quick = FastSampler(model, settings, speed="fast")(noise(), Y)
-    assert model.blocks[0].mlp.w1.weight.dtype == torch.bfloat16
+    assert model.blocks[0].adaLN_modulation.weight.dtype == torch.bfloat16
     assert quick.dtype == torch.float32
     assert (quick - exact).norm() < 1.5 * (plain - exact).norm() + 1e-6, "as far from float32 as autocast is"
 
