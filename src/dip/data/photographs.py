@@ -35,7 +35,7 @@ def load_photograph(name: str) -> Pixels:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image)
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # of damaged content
         raise ValueError(
             f"photograph '{name}': {path} cannot be read ({error}); copy it again with `dip photograph {name}`"
         ) from error

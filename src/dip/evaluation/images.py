@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dip.evaluation.features import ImageSet
 from dip.evaluation.npz import load_images
@@ -108,15 +108,16 @@ def source_deviations(images: ImageSet) -> list[str]:
 def _read(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            if image.mode != "RGB":
-                raise ValueError(f"{path}: its pixels are of mode {image.mode}; expected 8-bit RGB")
-            if "transparency" in image.info:
-                raise ValueError(f"{path}: one of its colours is transparent; expected 8-bit RGB")
-            if image.format == "PNG" and (depth := _first_bytes(path, 25)[24]) != 8:
-                raise ValueError(f"{path}: its pixels have {depth} bits a channel; expected 8-bit RGB")
-            return np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # of damaged content
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+    if image.mode != "RGB":
+        raise ValueError(f"{path}: its pixels are of mode {image.mode}; expected 8-bit RGB")
+    if "transparency" in image.info:
+        raise ValueError(f"{path}: one of its colours is transparent; expected 8-bit RGB")
+    if image.format == "PNG" and (depth := _first_bytes(path, 25)[24]) != 8:
+        raise ValueError(f"{path}: its pixels have {depth} bits a channel; expected 8-bit RGB")
+    return pixels
 
 
 def _is_jpeg(path: Path) -> bool:

@@ -85,7 +85,11 @@ def test_unknown_photograph_is_named() -> None:
         load_photograph("download_all")
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken"])
+PNG = b"\x89PNG\r\n\x1a\n"
+SHORT = PNG + b"\0\0\0\4IHDR\0\0\0\10\xfc\xd5aR"  # a chunk that is right but for its length
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", PNG + b" broken", SHORT])
 def test_unreadable_photograph_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     """Wrong: a traceback out of a decoder."""
     monkeypatch.chdir(tmp_path)

@@ -122,3 +122,18 @@ def test_broken_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "5.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"5\.png: cannot be read as an image"):
         FolderImages(folder)[4:6]
+
+
+def test_damaged_headers_are_named(folder: Path) -> None:
+    """A traceback out of a decoder, or a message that does not say which of 50,000 files it is."""
+    Image.fromarray(IMAGES[5]).save(folder / "5.png", "JPEG")
+    content = (folder / "5.png").read_bytes()
+    size = content.index(b"\xff\xc0") + 5
+    (folder / "5.png").write_bytes(content[:size] + b"\xff\xff\xff\xff" + content[size + 4 :])
+    with pytest.raises(ValueError, match=r"5\.png: cannot be read as an image \(Image size"):
+        FolderImages(folder)[4:6]
+    short = b"IHDR\0\0\0\10"
+    content = struct.pack(">I", 4) + short + struct.pack(">I", zlib.crc32(short))
+    (folder / "5.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    with pytest.raises(ValueError, match=r"5\.png: cannot be read as an image \(Truncated IHDR"):
+        FolderImages(folder)[4:6]
