@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dip.data.source import is_image
 from dip.evaluation.features import ImageSet
 from dip.evaluation.npz import load_images
 from dip.files import sha256
@@ -30,7 +31,7 @@ class FolderImages:
     """The image files of a folder and of those in it, indexed like the array that they make up.
 
     They are in the order of their names, with numbers counted: 2.png before 10.png. The order matters to the
-    Inception score. Files are read when they are asked for.
+    Inception score. Hidden files do not count. Files are read when they are asked for.
 
     Args:
         folder: Where they lie.
@@ -43,8 +44,9 @@ class FolderImages:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        found = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-        self.paths = sorted(found, key=lambda path: _natural(str(path.relative_to(folder))))
+        names = (str(path.relative_to(folder)) for path in folder.rglob("*"))
+        found = (name for name in names if name.lower().endswith(_SUFFIXES) and is_image(name))
+        self.paths = [path for name in sorted(found, key=_natural) if (path := folder / name).is_file()]
         if not self.paths:
             raise ValueError(f"{folder}: there are no images in it; expected PNG files, or give an npz with arr_0")
         self.shape = (len(self.paths), *_read(self.paths[0]).shape)

@@ -36,6 +36,14 @@ def test_images_are_in_the_order_of_their_numbers(folder: Path) -> None:
     assert images[12:].shape == (0, 8, 8, 3)
 
 
+def test_hidden_files_are_no_images(folder: Path) -> None:
+    """What a Mac or a notebook leaves would be counted, and a copy of an image be measured as one more."""
+    (folder / "._3.png").write_bytes(b"\0\5\x16\7")
+    (folder / ".ipynb_checkpoints").mkdir()
+    Image.fromarray(IMAGES[3]).save(folder / ".ipynb_checkpoints" / "3.png")
+    assert np.array_equal(FolderImages(folder)[:], IMAGES)
+
+
 def test_folders_of_classes_are_read_in_turn(folder: Path) -> None:
     """Images one level below would be missed."""
     for number in range(12):
