@@ -133,4 +133,4 @@ def _first_bytes(path: Path, count: int) -> bytes:
 
 def _natural(name: str) -> list[Any]:
     """Text and numbers in turn, for sorting."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

@@ -36,6 +36,12 @@ def test_images_are_in_the_order_of_their_numbers(folder: Path) -> None:
     assert images[12:].shape == (0, 8, 8, 3)
 
 
+def test_digits_that_are_no_numbers_are_text(folder: Path) -> None:
+    """A folder with such a name in it could not be read."""
+    (folder / "11.png").rename(folder / "9²3.png")
+    assert np.array_equal(FolderImages(folder)[:], IMAGES[[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 10]])
+
+
 def test_hidden_files_are_no_images(folder: Path) -> None:
     """What a Mac or a notebook leaves would be counted, and a copy of an image be measured as one more."""
     (folder / "._3.png").write_bytes(b"\0\5\x16\7")
