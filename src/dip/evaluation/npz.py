@@ -74,7 +74,7 @@ def load_images(path: str | Path) -> NDArray[np.uint8]:
     """
     with _opened(path) as archive:
         if "arr_0.npy" not in archive.namelist():
-            names = ", ".join(Path(name).stem for name in archive.namelist()) or "nothing"
+            names = ", ".join(name.removesuffix(".npy") for name in archive.namelist()) or "nothing"
             raise ValueError(f"{path}: expected images under the key arr_0, found {names}")
         images = _read_array(archive, "arr_0", path)
     check_images(images, where=str(path))
@@ -90,8 +90,7 @@ def load_reference(path: str | Path) -> Reference:
     """
     images = load_images(path)
     with _opened(path) as archive:
-        keys = {Path(name).stem for name in archive.namelist()}
-        missing = [name for name in STATISTICS if name not in keys]
+        missing = [name for name in STATISTICS if f"{name}.npy" not in archive.namelist()]
         if len(missing) == len(STATISTICS):
             return Reference(images, None, None)
         if missing:

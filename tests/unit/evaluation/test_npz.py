@@ -171,6 +171,19 @@ def test_refuses_references_with_half_of_the_statistics(tmp_path):
         load_reference(path)
 
 
+def test_names_in_folders_are_other_names(tmp_path):
+    """A file zipped by hand would be said to lack arr_0 and to have it, or end in a traceback."""
+    path = tmp_path / "reference.npz"
+    np.savez(path, **{"reference/arr_0": IMAGES})
+    with pytest.raises(ValueError, match="expected images under the key arr_0, found reference/arr_0"):
+        load_images(path)
+    np.savez(path, **{"arr_0": IMAGES, **{f"statistics/{name}": array for name, array in statistics().items()}})
+    assert load_reference(path).pool is None
+    np.savez(path, **{"arr_0": IMAGES, "mu": np.zeros(4), "statistics/sigma": np.eye(4)})
+    with pytest.raises(ValueError, match="has some statistics but not sigma, mu_s, sigma_s"):
+        load_reference(path)
+
+
 def test_refuses_statistics_that_are_no_numbers(tmp_path):
     """The message would be NumPy's, about some text, without the key or what to do."""
     path = tmp_path / "reference.npz"
