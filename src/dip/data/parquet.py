@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +36,7 @@ class ParquetPart:
 
     def read(self) -> Iterator[bytes]:
         for path, start, stop in self.spans:
-            with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
+            with _opened(path, buffer_size=_BUFFER, pre_buffer=False) as file:
                 yield from _rows(file, path, start, stop)
 
 
@@ -58,13 +59,10 @@ class ParquetSource:
         """
         labels, names = [], None
         for path in files:
-            try:
-                with pq.ParquetFile(path) as file:
-                    _check_columns(file.schema_arrow, path)
-                    names = names or _class_names(file.schema_arrow)
-                    column = file.read(columns=["label"]).column("label")
-            except pa.ArrowException as error:
-                raise ValueError(f"{path}: not a readable Parquet file ({error}); download it again") from error
+            with _opened(path) as file:
+                _check_columns(file.schema_arrow, path)
+                names = names or _class_names(file.schema_arrow)
+                column = file.read(columns=["label"]).column("label")
             if column.null_count:
                 raise ValueError(f"{path}: {column.null_count} rows have no label")
             labels.append(column.to_numpy().astype(np.int64))
@@ -83,6 +81,17 @@ class ParquetSource:
                 spans.append((path, low, high))
             first += count
         return ParquetPart(tuple(spans))
+
+
+@contextlib.contextmanager
+def _opened(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
+    """A file, whose name is told where it turns out to be damaged: pyarrow knows it no more by then."""
+    try:
+        with pq.ParquetFile(path, **options) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: not a readable Parquet file ({reason}); download it again") from error
 
 
 def _rows(file: pq.ParquetFile, path: Path, start: int, stop: int) -> Iterator[bytes]:

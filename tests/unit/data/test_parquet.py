@@ -70,3 +70,15 @@ def test_parquet_that_cannot_be_used(tmp_path: Path, settings: Make, problem: st
         write_parquet(path, [JPEG, None if problem == "bytes" else JPEG], labels, ["a", "b"])
     with pytest.raises(ValueError, match=messages[problem]):
         list(open_source("x", settings(tmp_path / "hf", num_images=2)).part(0, 2).read())
+
+
+def test_a_damaged_page_is_told_with_its_file(tmp_path: Path, settings: Make) -> None:
+    """Wrong: nobody would know which of 294 files to download again."""
+    write_parquet(tmp_path / "a.parquet", [JPEG], [0])
+    path = write_parquet(tmp_path / "b.parquet", [JPEG], [1])
+    content = bytearray(path.read_bytes())
+    content[4:40] = bytes([255]) * 36  # the first page's header
+    path.write_bytes(content)
+    part = open_source("x", settings(tmp_path, num_images=2)).part(0, 2)
+    with pytest.raises(ValueError, match=r"b\.parquet: not a readable Parquet file \(.*download it again"):
+        list(part.read())
