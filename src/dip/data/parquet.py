@@ -116,8 +116,9 @@ def _content(scalar: pa.Scalar, path: Path) -> bytes:
 
 
 def _check_columns(schema: pa.Schema, path: Path) -> None:
-    image = schema.field("image").type if "image" in schema.names else None
-    fits = image is not None and pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
+    image = schema.field("image").type if "image" in schema.names else pa.null()
+    has_bytes = pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
+    fits = has_bytes and image.field("bytes").type in (pa.binary(), pa.large_binary())
     if not fits or "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
         found = ", ".join(f"{field.name}: {field.type}" for field in schema)
         raise ValueError(f"{path}: expected the columns image {{bytes, path}} and label (a number), got {found}")

@@ -43,7 +43,7 @@ def test_large_row_groups_are_read_in_pieces(tmp_path: Path, settings: Make, mon
         assert list(source.part(start, stop).read()) == contents[start:stop]
 
 
-@pytest.mark.parametrize("problem", ["damaged", "columns", "label", "range", "empty", "bytes", "rows"])
+@pytest.mark.parametrize("problem", ["damaged", "columns", "list", "label", "range", "empty", "bytes", "rows"])
 def test_parquet_that_cannot_be_used(tmp_path: Path, settings: Make, problem: str) -> None:
     """Wrong: another data set, a test split or half a download would end in a traceback."""
     import pyarrow as pa
@@ -53,6 +53,7 @@ def test_parquet_that_cannot_be_used(tmp_path: Path, settings: Make, problem: st
     messages = {
         "damaged": "not a readable Parquet file",
         "columns": r"expected the columns image \{bytes, path\} and label \(a number\), got text: string",
+        "list": r"expected the columns image .*, got image: struct<bytes: list<.*: uint8>>, label: int64",
         "label": "1 rows have no label",
         "range": "a label is -1, expected 0 to 1; a test split has no labels",
         "empty": r"class 1 \(b\) has no images",
@@ -63,6 +64,9 @@ def test_parquet_that_cannot_be_used(tmp_path: Path, settings: Make, problem: st
         path.write_bytes(path.read_bytes()[:-10])
     elif problem == "columns":
         pq.write_table(pa.table({"text": ["a"]}), path)
+    elif problem == "list":
+        image = pa.array([{"bytes": list(JPEG)}] * 2, pa.struct([("bytes", pa.list_(pa.uint8()))]))
+        pq.write_table(pa.table({"image": image, "label": [0, 1]}), path)
     elif problem == "rows":
         write_parquet(path, [], [])
     else:
