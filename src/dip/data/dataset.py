@@ -99,7 +99,7 @@ class ImageStore:
             self.labels = np.load(store.folder / manifest.labels.file)
             if len(self.images) != len(self.labels):
                 raise ValueError(f"{len(self.images)} images and {len(self.labels)} labels")
-        except (OSError, ValueError) as error:
+        except Exception as error:  # NumPy's parser raises anything over damaged bytes
             raise ValueError(
                 f"{store.folder}: no usable dataset ({error}); prepare it again with `dip prepare {manifest.name}`"
             ) from None

@@ -22,7 +22,9 @@ def images(workplace: Path) -> ImageStore:
     return ImageStore(Store.of("photos"))
 
 
-@pytest.mark.parametrize("damage", ["manifest", "images", "labels", "short", "cut", "dtype", "old", "path", "json"])
+@pytest.mark.parametrize(
+    "damage", ["manifest", "images", "labels", "short", "cut", "empty", "header", "dtype", "old", "path", "json"]
+)
 def test_unusable_store_says_how_to_mend_it(workplace: Path, damage: str) -> None:
     """Wrong: a training would start on half a dataset, or end in a traceback."""
     target = Store.of("photos")
@@ -35,6 +37,10 @@ def test_unusable_store_says_how_to_mend_it(workplace: Path, damage: str) -> Non
         np.save(labels, np.zeros(3, np.int64))
     elif damage == "cut":
         shard.write_bytes(shard.read_bytes()[:-5])
+    elif damage == "empty":
+        shard.write_bytes(b"")
+    elif damage == "header":
+        labels.write_bytes(labels.read_bytes().replace(b"}", b" "))
     elif damage == "dtype":
         np.save(shard, np.zeros((16, 8, 8, 3)))
     elif damage == "old":
