@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -104,7 +103,7 @@ def _load(path: Path, name: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
-    except (OSError, ValueError, BadZipFile) as error:
+    except Exception as error:  # NumPy's parser and zipfile raise anything over damaged bytes
         raise ValueError(f"{path}: cannot be read ({error}); make it with `dip experiment {name}`") from None
 
 

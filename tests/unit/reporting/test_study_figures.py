@@ -67,3 +67,12 @@ def test_damaged_measurement_is_named(run: Run, in_place: Callable[..., RunFolde
     getattr(folder, name).write_text(content)
     with pytest.raises(ValueError, match=rf"^{folder.folder}/{name}\.json: "):
         study_figures._point(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY\1\0"])
+def test_damaged_data_of_an_experiment_is_named(tmp_path: Path, content: bytes) -> None:
+    """Wrong: a traceback of NumPy's, which knows no file."""
+    path = tmp_path / "theory.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"theory\.npz: cannot be read .*; make it with `dip experiment theory`"):
+        study_figures._load(path, "theory")
