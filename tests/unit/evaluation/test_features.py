@@ -119,13 +119,14 @@ class Bomb:
 
 @pytest.mark.slow
 def test_refuses_files_that_are_not_inception(tmp_path):
-    """Another checkpoint, a text file, or a pickle that runs code."""
+    """Another checkpoint, texts, of which torch reads each another way, or a pickle that runs code."""
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
     torch.save({"conv.weight": Bomb()}, tmp_path / "bomb.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     (tmp_path / "text.pth").write_text("not weights")
+    (tmp_path / "greeting.pth").write_text("hello world")
     (tmp_path / "empty.pth").touch()
-    for name in ("other", "bomb", "list", "text", "empty"):
+    for name in ("other", "bomb", "list", "text", "greeting", "empty"):
         with pytest.raises(ValueError, match="does not hold the weights of torch-fidelity's InceptionV3"):
             open_extractor("inception", tmp_path / f"{name}.pth")
 
