@@ -50,6 +50,8 @@ def decode(content: bytes, image_size: int, *, upright: bool) -> NDArray[np.uint
                 raise UnreadableImageError(f"pixels of mode {image.mode}, expected 8 bits per channel")
             image.load()
             if upright:
+                image.getexif()
+                image.info.clear()  # the tags just read, which Pillow would write anew without the orientation, or fail
                 ImageOps.exif_transpose(image, in_place=True)
             return center_crop(image if image.mode == "RGB" else image.convert("RGB"), image_size)
     except (UnreadableImageError, MemoryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 
 import numpy as np
@@ -51,6 +52,14 @@ def test_orientation_tag_counts_where_it_should() -> None:
     grey = encoded(picture(8, 8).convert("L"), "PNG", exif=TURNED)
     np.testing.assert_array_equal(decode(grey, 8, upright=True), np.rot90(decode(grey, 8, upright=False), -1))
     assert np.array_equal(decode(KINDS["rgb"], 8, upright=True), decode(KINDS["rgb"], 8, upright=False))
+
+
+def test_orientation_counts_beside_tags_that_are_wrong() -> None:
+    """Wrong: a good photograph would be skipped for a tag that Pillow can read and cannot write."""
+    turn, resolution = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0), struct.pack(">HHI4s", 0x011A, 2, 3, b"72")  # as text
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + turn + resolution + bytes(4)
+    with_tags = encoded(picture(8, 8), "PNG", exif=exif)
+    np.testing.assert_array_equal(decode(with_tags, 8, upright=True), np.asarray(picture(8, 8).rotate(-90)))
 
 
 @pytest.mark.parametrize(
