@@ -34,7 +34,7 @@ def _resize(image: Image.Image, width: int, height: int, filter: Image.Resamplin
     """Columns, then rows, each rounded to 8 bits.
 
     That is what one call of Pillow did when ADM's data were made, and until version 12. Since 13 it turns the order
-    round for some tall images, which changes pixels by 1.
+    round for some tall images, which changes pixels.
     """
     return image.resize((width, image.height), filter).resize((width, height), filter)
 
