@@ -7,6 +7,7 @@ other settings writes other files, and nothing that a manifest names is ever ove
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -134,17 +135,30 @@ def _earlier(path: Path, task: Task) -> Record | None:
     """The record of a shard that an earlier call finished.
 
     Its size tells whether it is whole. Where a store was finished before it may have been damaged since, and its
-    checksum is compared; those of an interrupted preparation are new, and to read them would only take time.
+    checksum is compared; those of an interrupted preparation are new, and to read them would only take time. Those
+    have no manifest yet, and are written again where a file that could not be read has been mended.
     """
     try:
         record = Record.parse(path.with_suffix(".json").read_text())
         num_images = record.shard.images
         num_bytes = len(_header(num_images, task.image_size)) + num_images * 3 * task.image_size**2
-        if path.stat().st_size != num_bytes or (_was_finished(task.store) and sha256(path) != record.shard.sha256):
+        if path.stat().st_size != num_bytes:
             return None
-        return record
+        changed = sha256(path) != record.shard.sha256 if _was_finished(task.store) else _is_mended(task, record)
+        return None if changed else record
     except (OSError, ValueError):
         return None
+
+
+def _is_mended(task: Task, record: Record) -> bool:
+    """Whether a file that could not be read can be read now; its size is often that of the damaged one."""
+    rows = {row for row, _ in record.skipped}
+    for row, content in enumerate(task.part.read() if rows else ()):
+        if row in rows:
+            with contextlib.suppress(UnreadableImageError):
+                decode(content, task.image_size, upright=task.upright)
+                return True
+    return False
 
 
 def _was_finished(store: Store) -> bool:

@@ -112,3 +112,15 @@ def test_replaced_file_is_decoded_again(
     assert decoded == [files["n02110341/n02110341_1.JPEG"]]
     prepare("x", settings(source), Store(tmp_path / "fresh"))
     assert content_of(store) == content_of(Store(tmp_path / "fresh"))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_mended_file_of_the_same_size_is_noticed(tmp_path: Path, files: Files, settings: Make, store: Store) -> None:
+    """Wrong: "replace them and run again" would not help where a download had left zeros in the place of a file."""
+    name = "n02110341/n02110341_1.JPEG"
+    source = write_folder(tmp_path / "train", {**files, name: bytes(len(files[name]))})
+    with pytest.raises(ValueError, match=f"the first is {name}"):
+        prepare("x", settings(source, max_skipped=0.5), store)
+    (source / name).write_bytes(files[name])
+    prepare("x", settings(source, max_skipped=0.5), store)
+    assert not read_manifest(store).skipped and len(ImageStore(store)) == len(files)
