@@ -20,7 +20,8 @@ def pick_device(local_rank: int | None = None) -> torch.device:
     """The GPU if there is one, else the CPU.
 
     Args:
-        local_rank: Number of a process among several of this machine, which take one GPU each.
+        local_rank: Number of a process among several of this machine, which take one GPU each. From then on it is the
+            one of streams, CUDA graphs and kernels that are told no device, which would else be the first process's.
     """
     import torch
 
@@ -28,7 +29,9 @@ def pick_device(local_rank: int | None = None) -> torch.device:
         return torch.device("cpu")
     if local_rank is None:
         return torch.device("cuda")
-    return torch.device("cuda", local_rank % torch.cuda.device_count())
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
 
 @functools.cache

@@ -52,3 +52,13 @@ def test_device_has_a_name() -> None:
     name = device_name(pick_device())
     assert len(name) > 5
     assert device_name(torch.device("cpu")).startswith("CPU, ")
+
+
+def test_each_process_works_on_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: steps of sampling would be recorded on the first GPU, where the others' run nothing, and not drawn."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    devices = [pick_device(local_rank) for local_rank in range(4)]
+    assert devices == current == [torch.device("cuda", index) for index in (0, 1, 0, 1)]

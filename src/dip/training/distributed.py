@@ -190,8 +190,6 @@ def join() -> Iterator[Group]:
     """
     place = Place.of(os.environ)
     device = pick_device(place.local_rank)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     if place.size == 1:
         yield Group(place, device)
         return
