@@ -156,7 +156,7 @@ def test_short_and_long_attention_agree_in_bfloat16(num_tokens: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_in_place_is_attention(dtype: torch.dtype) -> None:
     """Wrong: samples drawn on a CPU with bfloat16 would be of another model, or q and k would be changed for others."""
-    attention, rope, x = randomized(Attention(24, 2)).float(), RotaryEmbedding2D(3, 3, 12), torch.randn(2, 9, 24)
+    attention, rope, x = randomized(Attention(24, 2)).float(), RotaryEmbedding2D(3, 3, 12), torch.randn(32, 9, 24)
     with torch.no_grad():
         exact = attention(x, rope)
         attention.to(dtype)
