@@ -153,6 +153,22 @@ def test_short_and_long_attention_agree_in_bfloat16(num_tokens: int) -> None:
     torch.testing.assert_close(attend(q, k, v).float(), expected, atol=2e-2, rtol=2e-2)
 
 
+def test_more_sequences_than_a_gpu_takes_are_attended_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: 128 guided images of 256 pixels, whose 65,536 patches an attention head takes as one batch, would fail."""
+    q, k, v = torch.randn(3, 7, 2, 5, 4, dtype=DOUBLE, requires_grad=True).unbind()
+    expected = attend(q, k, v)
+    original, sizes = torch.nn.functional.scaled_dot_product_attention, []
+
+    def limited(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(q))
+        return original(q, k, v)
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", limited)
+    monkeypatch.setattr("dip.model.layers._MOST_SEQUENCES", 3)
+    torch.testing.assert_close(attend(q, k, v), expected)
+    assert sizes == [3, 3, 1]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_in_place_is_attention(dtype: torch.dtype) -> None:
     """Wrong: samples drawn on a CPU with bfloat16 would be of another model, or q and k would be changed for others."""
