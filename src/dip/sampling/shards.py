@@ -82,8 +82,12 @@ class Shards:
         write_npz(path, {"arr_0": images, "labels": labels})
 
     def devices(self) -> list[str]:
-        """What the samples were made on; more than one where jobs ran on different machines."""
-        return sorted({load_metadata(self._path(shard))["device"] for shard in range(len(self))})
+        """What the samples were made on; more than one where jobs ran on different machines. Errors as in `merge`."""
+        found = set()
+        for shard in range(len(self)):
+            with self._removed_if_damaged(shard) as path:
+                found.add(load_metadata(path)["device"])
+        return sorted(found)
 
     @contextlib.contextmanager
     def hold(self, name: str, *, wait: bool = True) -> Iterator[bool]:
@@ -101,13 +105,19 @@ class Shards:
         return self.folder / f"{shard:06d}.npz"
 
     def _images(self, shard: int) -> NDArray[np.uint8]:
-        path = self._path(shard)
         expected = (len(self.samples(shard)), self.image_size, self.image_size, 3)
-        try:
+        with self._removed_if_damaged(shard) as path:
             images = load_images(path)
             if images.shape != expected:
                 raise ValueError(f"its images have shape {images.shape}, expected {expected}")
+        return images
+
+    @contextlib.contextmanager
+    def _removed_if_damaged(self, shard: int) -> Iterator[Path]:
+        """The file of a shard, to be read inside; a ValueError there says that it is damaged."""
+        path = self._path(shard)
+        try:
+            yield path
         except ValueError as error:
             path.unlink()
             raise ValueError(f"a damaged shard, now removed ({error}); run the same command again") from None
-        return images
