@@ -113,7 +113,7 @@ class StateFolder:
                 if sha256(path) != record["sha256"]:
                     raise OSError("its checksum is not the recorded one")
                 return step
-            except (OSError, json.JSONDecodeError, AttributeError, KeyError) as error:
+            except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError) as error:
                 _log.warning("%s is damaged (%s); going back to the one before", path, error)
                 self._damaged.add(step)
         return None

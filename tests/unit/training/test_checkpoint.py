@@ -80,7 +80,7 @@ def test_newest_of_two_states_is_loaded(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "json", "no text"])
 def test_damaged_state_is_passed_over_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
@@ -98,7 +98,7 @@ def test_damaged_state_is_passed_over_with_a_warning(
     elif damage == "gone":
         newest.unlink()
     else:
-        newest.with_suffix(".json").write_text("{")
+        newest.with_suffix(".json").write_bytes(b"{" if damage == "json" else b"\x93\xff")
     with caplog.at_level(logging.WARNING):
         assert folder.find() == 1
     assert "state-00000002.pt is damaged" in caplog.text and "going back to the one before" in caplog.text
