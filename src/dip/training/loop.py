@@ -56,7 +56,8 @@ def train(
     """Train until the last epoch, or go on from where an earlier call stopped.
 
     Every process that torchrun or srun started calls this; a result that is there is kept. It depends on none of the
-    settings but the spec, and on the number of processes and the size of micro-batches only to rounding.
+    settings but the spec, and on the number of processes and the size of micro-batches only to rounding. On a GPU no
+    two trainings are the same to the bit: FlashAttention and cuDNN add up gradients in no fixed order.
 
     Args:
         spec: Data, model and optimisation.
