@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from dip.files import atomic_write
-from dip.paths import StudyFolder
+from dip.paths import STUDIES, StudyFolder
 from dip.pipeline import Job, Pipeline
 from dip.pipeline.jobs import RULES_OF_DATA, RULES_OF_RUNS
 from dip.schema import EvaluationSpec, SamplingSpec, TrainingSpec
@@ -58,7 +58,7 @@ def write_stages(pipeline: Pipeline, study: str) -> Changes:
     """Write the resolved parameters and the stages of a study, and of all others that have some already.
 
     A file is written only if its content changes. Of a dataset that studies share, the one that has its stages keeps
-    them.
+    them. The folder of a study that params.yaml has no more is removed.
 
     Args:
         pipeline: All jobs.
@@ -67,6 +67,9 @@ def write_stages(pipeline: Pipeline, study: str) -> Changes:
     Returns:
         What has changed, nothing if the study had no stages before.
     """
+    for path in STUDIES.glob("*/dvc.yaml"):
+        if path.parent.name not in pipeline.params.studies:  # DVC refuses a file of which two stages are the makers
+            shutil.rmtree(path.parent)
     active = [name for name in pipeline.params.studies if name == study or StudyFolder(name).stages.exists()]
     before = stages_of(study)
     if not before:

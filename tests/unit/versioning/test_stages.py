@@ -125,6 +125,19 @@ def test_changes_are_told_to_whoever_calls_dvc(
         refresh(Pipeline(params.parse(text.replace("demo_width48", "demo_wide"))), "demo")
 
 
+def test_a_renamed_study_takes_its_data_along(
+    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: the study that is gone would still have the stages of the data, and DVC refuses two makers of a file."""
+    monkeypatch.chdir(tmp_path)
+    text = yaml.safe_dump(content)
+    write_stages(Pipeline(params.parse(text)), "demo")
+    before = set(map(stage_name, stages_of("demo")))
+    write_stages(Pipeline(params.parse(text.replace("demo", "mini"))), "mini")
+    assert set(map(stage_name, stages_of("mini"))) == before
+    assert not Path("studies/demo").exists()
+
+
 @pytest.mark.slow
 def test_studies_that_share_photographs(pipeline: Pipeline) -> None:
     """Wrong: two stages would write one file, which DVC refuses altogether; or none would."""
