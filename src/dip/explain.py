@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,10 @@ def explain(pipeline: Pipeline, paths: Iterable[Path], *, parameters: bool = Fal
 
 
 def _jobs(pipeline: Pipeline, path: Path) -> list[Job]:
-    if path.is_absolute() and path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
+    # Under whatever name of this folder it was given, that of a link for example, and through no link further down.
+    whole = Path(os.path.normpath(path.absolute()))
+    tops = (top for top in (whole, *whole.parents) if top.exists() and top.samefile("."))
+    path = next((whole.relative_to(top) for top in tops), path)
     if job := pipeline.maker(path):
         return [job]
     jobs = {

@@ -103,6 +103,19 @@ def test_file_that_no_job_makes(pipeline: Pipeline) -> None:
     assert "no job of params.yaml makes it; did you mean 'results/demo/runs/dip/metrics.json'?" in str(stop.value)
 
 
+def test_any_path_to_a_file_will_do(
+    pipeline: Pipeline, workplace: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong: results on another disk, or a path that a shell has completed, would have no history."""
+    link = tmp_path_factory.mktemp("home") / "dip"
+    link.symlink_to(workplace)
+    disk = tmp_path_factory.mktemp("disk") / "results"
+    (workplace / "results").rename(disk)
+    (workplace / "results").symlink_to(disk)
+    for path in (workplace / METRICS, link / METRICS, f"results/../{METRICS}", f"../{workplace.name}/{METRICS}"):
+        assert "made by     evaluate dip" in said(capsys, str(path)), path
+
+
 def know(job: Job) -> None:
     """A record of Snakemake for each output."""
     for path in job.outputs.values():
