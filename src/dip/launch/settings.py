@@ -45,7 +45,7 @@ class JobSettings(Schema):
     max_timeouts: CountOr0 = 100
     max_resubmissions: CountOr0 = 5
     poll_seconds: Positive = 15
-    setup: tuple[Text, ...] = ()
+    setup: list[Text] = Field(default_factory=list)
     extra: dict[Text, str | int | bool] = Field(default_factory=dict)
 
     @property
@@ -79,7 +79,7 @@ def load_settings(path: Path, stage: str) -> JobSettings:
     own = content.get(stage) or {}
     merged = {**(content.get("all") or {}), **own}
     try:
-        settings = JobSettings.model_validate({**merged, "setup": tuple(merged.get("setup") or ())}, strict=True)
+        settings = JobSettings.model_validate({**merged, "setup": merged.get("setup") or []}, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])

@@ -26,7 +26,7 @@ def test_a_stage_adds_to_all(path: Path) -> None:
     train, sample = load_settings(path, "train"), load_settings(path, "sample")
     assert (train.partition, train.mem_gb, train.num_tasks) == ("gpu", 16, 8)
     assert (sample.partition, sample.mem_gb, sample.num_tasks) == ("gpu", 8, 1)
-    assert train.setup == sample.setup == ("module load cuda",)
+    assert train.setup == sample.setup == ["module load cuda"]
     assert train.extra == {"mail-type": "END"} and not sample.extra
 
 
@@ -50,6 +50,8 @@ def test_shipped_settings_are_valid(stage: str) -> None:
         ("all: {", "all: [", r"not valid YAML"),
         ("nodes: 2", "nodes: 2, nodes: 3", r"not valid YAML: line \d+, column \d+: the key 'nodes' stands twice"),
         ("all: {partition", "- all: {partition", r"not valid YAML|expected a mapping with the sections"),
+        ("[module load cuda]", "module load cuda", r"all\.setup: input should be a valid list, not 'module load cuda'"),
+        ("[module load cuda]", "3", r"all\.setup: input should be a valid list, not 3"),
         ("[module load cuda]", "[3]", r"all\.setup\.0: input should be a valid string, not 3"),
     ],
 )

@@ -20,7 +20,7 @@ from dip.schema import TrainingSpec
 
 SETTINGS = JobSettings(
     partition="gpu", account="lab", nodes=2, gpus_per_node=4, tasks_per_node=4, cpus_per_task=8, mem_gb=0.5,
-    timeout_min=90, poll_seconds=0.01, setup=("module load cuda",), extra={"reservation": "dip"},
+    timeout_min=90, poll_seconds=0.01, setup=["module load cuda"], extra={"reservation": "dip"},
 )  # fmt: skip
 
 
