@@ -19,6 +19,7 @@ from dip.schema import Params
 from dip.strict_yaml import read_yaml
 
 _FILE = Path("params.yaml")
+_NOT_UNDERSTOOD = "params.yaml: its layout is not understood; add the lines by hand"
 
 
 def add_run(
@@ -94,8 +95,10 @@ def _nested(settings: Sequence[str]) -> dict[str, Any]:
 
 def _entry(text: str, tree: Any, base: str, name: str, label: str, settings: dict[str, Any]) -> Edit:
     """The lines of the new run, below those of the base."""
-    key, value = _pair(_get(tree, "runs"), base)
-    indent = " " * key.start_mark.column
+    runs = _get(tree, "runs")
+    if runs.flow_style or (value := _get(runs, base)) is None:
+        raise ValueError(_NOT_UNDERSTOOD)
+    indent = " " * runs.value[0][0].start_mark.column
     entry = {"base": base, "label": label, **settings}
     lines = [f"{indent}{name}:"]
     lines += [f"{indent}  {key}: {_inline(value)}" for key, value in entry.items()]
@@ -149,16 +152,12 @@ def _get(node: Any, key: str) -> Any:
     return next((value for found, value in getattr(node, "value", ()) if found.value == key), None)
 
 
-def _pair(node: Any, key: str) -> tuple[yaml.Node, yaml.Node]:
-    return next((found, value) for found, value in node.value if found.value == key)
-
-
 def _end_of_line(text: str, node: yaml.Node) -> int:
     """Where the last line of a value ends; PyYAML's own end of a block lies behind comments that follow it."""
     while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         node = last[1] if isinstance(last, tuple) else last
-    end = text.find("\n", node.end_mark.index)
+    end = text.find("\n", len(text[: node.end_mark.index].rstrip()))  # a text of several lines ends in a new one
     return len(text) if end < 0 else end
 
 
@@ -172,4 +171,4 @@ def _check(before: Params, after: Params, name: str) -> None:
     """Refuse an edit that changes more than it should."""
     others = {run: entry for run, entry in after.runs.items() if run != name}
     if others != before.runs or after.datasets != before.datasets or after.evaluation != before.evaluation:
-        raise ValueError("params.yaml: its layout is not understood; add the lines by hand")
+        raise ValueError(_NOT_UNDERSTOOD)

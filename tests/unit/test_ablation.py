@@ -80,6 +80,29 @@ def test_block_lists_and_runs_at_the_end(file: Path) -> None:
     assert params.tables["table2"]["demo"].runs[-2:] == ("demo_dip", "demo_wide")
 
 
+def test_run_that_ends_in_a_text_of_several_lines(file: Path) -> None:
+    """Wrong: the new run would stand in the middle of the next one."""
+    lines = "\n  folded:\n    base: demo_dip\n    label: >-\n      U-Net,\n      wider\n\n  next:\n    base: demo_dip\n"
+    file.write_text(file.read_text().replace("\nruns:\n", f"\nruns:{lines}"))
+    params = add_run("folded", "new", ["model.head.width=48"], label="new")
+    assert (params.runs["folded"].label, params.runs["new"].label) == ("U-Net, wider", "new")
+    assert "      wider\n  new:\n    base: folded\n" in file.read_text()
+
+
+def test_layouts_that_are_not_understood(file: Path) -> None:
+    """Wrong: a file that is valid would be called no YAML, or a traceback."""
+    text = file.read_text()
+    inherited = text.replace("\nruns:\n", "\nruns:\n  <<: {demo_new: {base: demo_dip}}\n")
+    for layout, run in (
+        (yaml.safe_dump(yaml.safe_load(text), default_flow_style=True), "demo_dip"),
+        (inherited, "demo_new"),
+    ):
+        file.write_text(layout)
+        with pytest.raises(ValueError, match=r"params\.yaml: its layout is not understood; add the lines by hand"):
+            add_run(run, "new", ["model.depth=3"])
+        assert file.read_text() == layout
+
+
 @pytest.mark.parametrize(
     ("run", "name", "settings", "shown", "message"),
     [
