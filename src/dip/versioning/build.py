@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -48,7 +49,7 @@ def build(pipeline: Pipeline, study: str, also: Path | None = None) -> None:
         asked = [*asked, job] if asked else []
     folder.last_build.unlink(missing_ok=True)
     command = ["snakemake", "--profile", profile, "--config", f"study={study}"]
-    if subprocess.run([*command, "--", *targets] if targets else command, check=False).returncode:
+    if exit_code([*command, "--", *targets] if targets else command):
         raise ValueError(
             f"Snakemake could not make everything of study '{study}': see above; what is done stays, trainings keep "
             "their checkpoints, and the same command goes on. DVC has recorded nothing that depends on it"
@@ -71,7 +72,7 @@ def record(study: str) -> None:
     if call is not None and folder.first.exists() and folder.first.stat().st_mtime > call.began:
         # Stage by stage as they stand in the file: the others are at work in the call that this is part of.
         files = map(str, stage_files(study))
-        if subprocess.run(["dvc", "repro", "--single-item", *files], check=False).returncode:
+        if exit_code(["dvc", "repro", "--single-item", *files]):
             raise ValueError(f"the stages in {folder.folder} could not be recorded: see above")
         # As DVC does with its own files (core.autostage): an experiment has what git knows.
         subprocess.run(["git", "add", "--", str(folder.folder)], check=False)
@@ -104,6 +105,19 @@ def refresh(pipeline: Pipeline, study: str) -> None:
     with atomic_write(marker) as file:
         file.write(text)
     _log.warning("%s; nothing is made twice", text)
+
+
+def exit_code(command: Sequence[str]) -> int:
+    """Exit code of a command. It has got an interrupt of this process as well, and ends by it in its own time.
+
+    `subprocess.run` would kill it after a quarter of a second, and Snakemake leave its lock.
+    """
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()
+            raise
 
 
 def profile_of(study: str) -> str:
