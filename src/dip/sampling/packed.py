@@ -32,12 +32,18 @@ class PackedLinear(nn.Module):
         return packed_linear(x.to(self._dtype), self._weight, self._bias, gate, silu)
 
     @torch.no_grad()
-    def _pack(self, weight: Tensor, bias: Tensor | None) -> None:
+    def _pack(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(self._dtype))
         self._bias = None if bias is None else bias.detach().to(self._dtype, copy=True)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-        self._pack(state_dict[f"{prefix}weight"], state_dict.get(f"{prefix}bias"))
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *_: Any
+    ) -> None:
+        names = [f"{prefix}weight", *([] if self._bias is None else [f"{prefix}bias"])]
+        if absent := [name for name in names if name not in state_dict]:
+            missing.extend(absent)
+        else:
+            self._pack(*[state_dict[name] for name in names])
 
 
 class PackedSwiGLU(nn.Module):

@@ -43,3 +43,11 @@ def test_the_feed_forward_gates_w3_with_w1(dtype: torch.dtype) -> None:
     x = torch.randn(2, 5, 24).to(dtype)
     tolerance = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 3e-2, "atol": 1e-2}
     torch.testing.assert_close(PackedSwiGLU(mlp)(x), mlp(x), **tolerance)
+
+
+@pytest.mark.skipif(not can_pack(torch.float32), reason="this PyTorch was built without oneDNN")
+def test_weights_that_are_missing_are_named() -> None:
+    """Wrong: a file without them would be a KeyError, or the weights that were there before would stay unnoticed."""
+    packed = PackedLinear(nn.Linear(7, 5))
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "bias"'):
+        packed.load_state_dict({"weight": torch.ones(5, 7)})
