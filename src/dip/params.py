@@ -104,8 +104,8 @@ def parse(text: str, path: str | Path = "params.yaml", study: str | None = None)
     assert isinstance(tree, _Branch)
     mistakes, params = _Reader(tree).read()
     if mistakes:
-        lines = dict.fromkeys(f"{path}: {'.'.join(map(str, keys))}: {what}" for keys, what in mistakes)
-        raise ParamsError("\n".join(lines))
+        lines = (f"{path}: {'.'.join(map(str, keys))}: {what}" for keys, what in mistakes)
+        raise ParamsError("\n".join(dict.fromkeys(" ".join(line.split()) for line in lines)))
     assert params is not None
     return params
 
@@ -129,7 +129,7 @@ class _Branch(dict[str, Any]):
 
 def _tree(value: Any, keys: Keys) -> _Branch | _Leaf:
     if isinstance(value, Mapping):
-        return _Branch({str(key): _tree(item, (*keys, str(key))) for key, item in value.items()}, keys)
+        return _Branch({key: _tree(item, (*keys, key)) for key, item in value.items()}, keys)
     return _Leaf(value, keys)
 
 
@@ -331,8 +331,6 @@ class _Reader:
                     continue
                 missing = detail["type"] == "missing"
                 self.mistakes.append((_origin(tree, detail["loc"], missing=missing), _message(detail)))
-        except TypeError as error:
-            self.mistakes.append((tree.place, f"cannot be read ({error}); quote dates"))
         return None
 
 

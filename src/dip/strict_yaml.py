@@ -1,11 +1,13 @@
 """YAML in which a key that stands twice in one mapping is a mistake, as YAML 1.2 has it.
 
-Whatever else cannot be used is a mistake too, with its place: a value that does not fit its tag, an alias inside of
+A key is the text that stands there: `on`, `1.10` and `2026-01-01` are names. Whatever else cannot be used is a mistake
+too, with its place: a value that does not fit its tag or that JSON does not have (a date, a set), an alias inside of
 what it stands for, and nesting that would end in an error of Python's own.
 """
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import yaml
@@ -40,6 +42,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             content = super().construct_object(node, deep)
             if isinstance(content, int):
                 str(content)  # refuses 0x... of thousands of digits, as JSON would
+            if isinstance(content, date | bytes | set):
+                raise TypeError(type(content))
             return content
         except yaml.YAMLError:
             raise
@@ -71,7 +75,7 @@ def _levels(node: yaml.Node | None, known: dict[int, int | None]) -> int:
     if id(node) not in known:
         known[id(node)] = None
         if isinstance(node, yaml.MappingNode):
-            _refuse_twice(node)
+            _read_keys(node)
             parts = [part for pair in node.value for part in pair]
         else:
             parts = node.value
@@ -84,14 +88,18 @@ def _levels(node: yaml.Node | None, known: dict[int, int | None]) -> int:
     return levels
 
 
-def _refuse_twice(node: yaml.MappingNode) -> None:
+def _read_keys(node: yaml.MappingNode) -> None:
+    """Make the keys of a mapping texts, and refuse one that stands there twice."""
     seen: set[str] = set()
-    for key, _ in node.value:
+    for place, (key, value) in enumerate(node.value):
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
             continue
         if key.value in seen:
             raise _mistake(f"the key '{key.value}' stands twice in one mapping", key.start_mark)
         seen.add(key.value)
+        # Another node: as an alias, the key's own may be a value elsewhere.
+        text = yaml.ScalarNode("tag:yaml.org,2002:str", key.value, key.start_mark, key.end_mark)
+        node.value[place] = text, value
 
 
 def _mistake(problem: str, mark: Any) -> yaml.YAMLError:

@@ -198,7 +198,39 @@ def test_dates_are_refused(load: Load, content: Content) -> None:
 
     content["studies"]["demo"]["title"] = datetime.date(2025, 1, 1)
     (line,) = mistakes(load, content)
-    assert line.startswith("studies.demo: ") and "quote dates" in line
+    assert line == "not valid YAML: line 5, column 12: '2025-01-01' cannot be read as timestamp; quote it if it is text"
+    put(content, "studies.demo.title", "Demo")
+    put(content, "training.short.epochs", datetime.date(2025, 1, 1))  # which four runs inherit
+    assert len(mistakes(load, content)) == 1
+
+
+def test_text_of_several_lines_does_not_break_a_message(load: Load, content: Content) -> None:
+    """Wrong: a part of the message would stand without the file and the key."""
+    put(content, "models.dip.head", {"name": "unet\nmlp"})
+    (line,) = mistakes(load, content)
+    assert line.startswith("models.dip.head: expected one of ") and line.endswith("not 'unet mlp'")
+
+
+def test_keys_are_what_stands_there(load: Load, content: Content) -> None:
+    """Wrong: a section `on` would be printed as True, 1.10 as 1.1, and a run could be named `.inf`."""
+    text = yaml.safe_dump(content)
+    sections = {key: load(text.replace("All:", f"{key}:")).tables["table2"]["demo"].sections for key in ("on", "1.10")}
+    assert {key: list(found) for key, found in sections.items()} == {"on": ["on"], "1.10": ["1.10"]}
+    series = load(text.replace(" D:", " 2026-01-01:")).figures["figure10"]["demo"].panels[0].series
+    assert list(series) == ["2026-01-01"]
+    (line,) = mistakes(
+        load, text.replace("  dit:\n    base: dip", "  .inf:\n    base: dip").replace("- dit\n", "- deep\n")
+    )
+    assert line.startswith("runs..inf.name: string should match pattern")
+
+
+def test_long_names_are_refused(load: Load, content: Content) -> None:
+    """Wrong: `dip stages`, or a job after days of training, would end in "File name too long"."""
+    for section, entry in (("runs", {"base": "dip"}), ("datasets", {"base": "photos"}), ("figures", {})):
+        changed = copy.deepcopy(content)
+        put(changed, f"{section}.{'x' * 101}", entry)
+        (line,) = mistakes(load, changed)
+        assert line.startswith(f"{section}.xxx") and "at most 100 characters" in line
 
 
 # --- what is accepted -------------------------------------------------------------------------------------
@@ -329,6 +361,7 @@ def test_other_base_of_a_part_keeps_the_overrides_on_top(load: Load, content: Co
 def test_mapping_of_another_name_replaces_the_inherited_one(load: Load, content: Content) -> None:
     """Wrong: an MLP head would inherit the U-Net's width and be refused."""
     put(content, "runs.deep.model.head", {"name": "mlp"})
+    put(content, "figures", {})  # one of which shows the head's depth
     assert load(content).runs["deep"].model.head.name == "mlp"
     put(content, "runs.deep.model.head", {"name": "unet", "width": 8})
     head = load(content).runs["deep"].model.head

@@ -18,7 +18,11 @@ from dip.strict_yaml import read_yaml
         ("a: &x0 []" + "".join(f"\nb{i}: &x{i} [*x{i - 1}]" for i in range(1, 3_000)), "line 101", "levels deep"),
         ("a: 1\nb: !!bool foo", "line 2, column 4", "'foo' cannot be read as bool"),
         ("a: 1\nb: !!timestamp foo", "line 2, column 4", "'foo' cannot be read as timestamp"),
-        ("a: 1\nb: !!timestamp {=: 1}", "line 2, column 4", "'...' cannot be read as timestamp"),
+        ("a: 1\nb: !!timestamp {=: 1}", "line 2, column 4", "expected a scalar node"),
+        ("a: 1\nb: 2020-12-31", "line 2, column 4", "'2020-12-31' cannot be read as timestamp; quote it"),
+        ("a: 1\nb: 2020-12-31 10:00:00", "line 2, column 4", "cannot be read as timestamp; quote it"),
+        ("a: 1\nb: !!set {c}", "line 2, column 4", "'...' cannot be read as set"),
+        ("a: 1\nb: !!binary aGVsbG8=", "line 2, column 4", "'aGVsbG8=' cannot be read as binary"),
         ("a: 1\nb: 2020-13-41", "line 2, column 4", "'2020-13-41' cannot be read as timestamp; quote it"),
         ("a: 1\nb: 0x_", "line 2, column 4", "'0x_' cannot be read as int"),
         ("a: 1\nb: !!int ''", "line 2, column 4", "'' cannot be read as int"),
@@ -43,3 +47,9 @@ def test_aliases_of_finished_parts_are_followed() -> None:
     part = {"x": 1, "y": [2]}
     assert read_yaml(text) == {"a": part, "b": {"x": 3, "y": [2]}, "c": [part, part]}
     assert read_yaml("a: " + "[" * 99 + "]" * 99) is not None
+
+
+def test_keys_are_texts() -> None:
+    """Wrong: `on` would be True, 1.10 the same as 1.1, and an anchor's value would change with its use as a key."""
+    text = "a: &k 7\non: 1\n1.10: 2\n0x10: 3\n2020-12-31: 4\n~: 5\n.inf: 6\n*k : 8"
+    assert read_yaml(text) == {"a": 7, "on": 1, "1.10": 2, "0x10": 3, "2020-12-31": 4, "~": 5, ".inf": 6, "7": 8}

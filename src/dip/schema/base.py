@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-# A name that is part of a file name.
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+# A name that is part of a file name; file systems take 255 bytes with all that is added to it.
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 Text = Annotated[str, Field(min_length=1)]
 
 
