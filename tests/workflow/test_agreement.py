@@ -72,7 +72,7 @@ EDITS: dict[str, tuple[str, str, set[str]]] = {
         EPOCH1 - {"milestone dip_ep1"} | TABLE1,
     ),
     "metric": ("num_samples: 20", "num_samples: 20\n    neighbours: 2", of("evaluate") | REPORTS),
-    "title of an evaluator": ("title: photo network", "title: network", of("evaluate") | REPORTS),
+    "title of an evaluator": ("title: photo network", "title: network", set()),
     "reference": ("num_images: 20", "num_images: 24", {"reference photos16"} | of("evaluate") | REPORTS),
     "feature network": (
         "num_steps: 2}\n    reference",

@@ -285,10 +285,10 @@ class Pipeline:
             inputs["weights"], inputs["manifest"] = (self._weights(run.name),), (Store.of(run.dataset_name).manifest,)
         if isinstance(figure, Overfit):
             inputs["photographs"] = (copy_of(figure.photograph),)
-        # What is written and enlarged changes no number.
+        # What is written, enlarged and put side by side changes no number.
         fields = [field for field in self.resolved.value(f"figures.{name}.{study}") if field not in _DRAWN]
         keys = ["code_version", *(f"figures.{name}.{study}.{field}" for field in fields)]
-        keys += [key for run in figure.runs for key in keys_of_run(run, SamplingSpec)]
+        keys += [key for run in figure.runs for key in keys_of_run(run, SolverSpec)]
         data = experiment_data(study, name)
         stem = data.with_name(f"{name}.experiment")
         return self._job("experiment", name, inputs, {"data": data}, dict.fromkeys(keys), stem=stem)
@@ -302,7 +302,7 @@ class Pipeline:
             keys += [key for run in figure.runs for key in keys_of_run(run, EvaluationSpec)]
         else:
             inputs = {"shown": (experiment_data(study, name),)}
-            keys += [key for run in figure.runs for key in keys_of_run(run, SamplingSpec)]
+            keys += [key for run in figure.runs for key in keys_of_run(run, SolverSpec)]
         stem = study_folder(study) / name
         outputs = {"pdf": stem.with_suffix(".pdf"), "png": stem.with_suffix(".png")}
         return self._job("figure", name, inputs, outputs, dict.fromkeys(keys))
@@ -321,7 +321,7 @@ class Pipeline:
                 yield self._folder(run).latency
 
 
-_DRAWN = ("caption", "details")  # of a figure: what its experiment does not depend on
+_DRAWN = ("caption", "details", "columns")  # of a figure: what its experiment does not depend on
 
 
 def keys_of_run(run: str, part: type[TrainingSpec]) -> list[str]:

@@ -20,7 +20,7 @@ from dip.sampling.fast import FastSampler
 from dip.training.checkpoint import load_weights
 
 if TYPE_CHECKING:
-    from dip.schema import SamplingSpec, SolverSpec
+    from dip.schema import SolverSpec
 
 
 def sample_labels(kind: str, num_samples: int, num_classes: int, seed: int) -> NDArray[np.int64]:
@@ -50,7 +50,7 @@ def load_sampler(spec: SolverSpec, weights: Path, device: torch.device, *, speed
 
 def draw_images(
     sampler: FastSampler,
-    spec: SamplingSpec,
+    spec: SolverSpec,
     labels: NDArray[np.int64],
     counters: Iterable[tuple[int, ...]],
 ) -> NDArray[np.uint8]:

@@ -59,7 +59,8 @@ Reference = Annotated[FileReference | HeldOutReference | DatasetReference, Field
 class Evaluation(Schema):
     """An evaluator: features, reference and the number of samples it takes."""
 
-    title: Text  # how tables name it
+    # For readers of params.yaml; results name their features and their reference themselves.
+    title: Annotated[Text | None, Field(exclude=True)] = None
     image_size: Count
     extractor: Extractor
     reference: Reference

@@ -85,6 +85,25 @@ def test_a_label_is_no_parameter_of_what_does_not_show_it(shipped: Pipeline) -> 
     assert shown == {"table"}
 
 
+def test_layout_of_a_gallery_draws_no_samples() -> None:
+    """Wrong: other columns, or more samples for the metrics, would draw every image of a gallery again."""
+    text = (REPOSITORY / "params.yaml").read_text()
+    before = Pipeline(params.parse(text))
+    for old, new in (("columns: 4", "columns: 2"), ("num_samples: 50000", "num_samples: 40000")):
+        after = edited(text, old, new)
+        for figure in ("figure7", "figure9", "figure13"):
+            assert after.find("experiment", figure, "paper") == before.find("experiment", figure, "paper"), old
+    assert edited(text, "columns: 4", "columns: 2").find("figure", "figure9", "paper") != before.find(
+        "figure", "figure9", "paper"
+    )
+
+
+def test_title_of_an_evaluator_is_no_parameter(shipped: Pipeline) -> None:
+    """Wrong: another title, which no result shows, would evaluate every run again."""
+    text = (REPOSITORY / "params.yaml").read_text()
+    assert list(edited(text, "title: ADM Inception", "title: Inception").all_jobs()) == list(shipped.all_jobs())
+
+
 def test_changed_photograph_changes_all_below_it(workplace: Path) -> None:
     """Wrong: after a failed job, what was made from the old photograph would pass for up to date."""
     pipeline = Pipeline(load())
