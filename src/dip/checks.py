@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dip.data.packaged import NAMES
+from dip.data.synsets import same_class
 from dip.paths import (
     FEATURES,
     PAPER,
@@ -19,6 +20,7 @@ from dip.paths import (
     study_folder,
 )
 from dip.schema import (
+    Comparison,
     DatasetReference,
     Gallery,
     HeldOutReference,
@@ -159,6 +161,8 @@ def section_mistakes(params: Params) -> Iterator[Mistake]:
                 yield from _entry_mistakes((section, name, study), study, entry.runs, params)
                 if section == "figures" and study in params.tables.get(name, {}):
                     yield (section, name, study), "a table of this study has the same name; give one of them another"
+                if isinstance(entry, Comparison):
+                    yield from _comparison_mistakes((section, name, study), entry, params)
                 if isinstance(entry, Overfit):
                     yield from _overfit_mistakes((section, name, study), entry, params)
                 if isinstance(entry, Gallery):
@@ -237,7 +241,10 @@ def _evaluation_mistakes(name: str, params: Params) -> Iterator[Mistake]:
     where: Keys = ("evaluation", name)
     evaluation = params.evaluation[name]
     size, extractor, reference = evaluation.image_size, evaluation.extractor, evaluation.reference
-    fewest = min(evaluation.num_samples, getattr(reference, "num_images", evaluation.num_samples))
+    counts = [evaluation.num_samples, getattr(reference, "num_images", evaluation.num_samples)]
+    if isinstance(reference, DatasetReference) and reference.dataset in params.datasets:
+        counts.append(params.datasets[reference.dataset].num_images)
+    fewest = min(counts)
     if evaluation.neighbours >= fewest:
         yield (
             (*where, "neighbours"),
@@ -280,6 +287,22 @@ def _photograph_mistakes(where: Keys, photographs: tuple[str, ...]) -> Iterator[
             yield where, f"'{photograph}' stands in it twice; each is a class of its own"
 
 
+def _comparison_mistakes(where: Keys, figure: Comparison, params: Params) -> Iterator[Mistake]:
+    for index, panel in enumerate(figure.panels):
+        for label, runs in panel.series.items():
+            for place, run in enumerate(params.runs[name] for name in runs if name in params.runs):
+                key: Keys = (*where, "panels", index, "series", label, place)
+                head, size, patch = run.model.head, run.dataset.image_size, run.model.patch_size
+                part, _, setting = panel.x.partition(".")
+                if part == "head" and not hasattr(head, setting):
+                    yield key, f"'{run.name}' has no {panel.x}; its head is '{head.name}'"
+                if panel.y in ("seams", "period") and not 1 < patch < size:
+                    yield (
+                        key,
+                        f"'{run.name}' has no {panel.y}: its patches of {patch} leave no grid in images of {size}",
+                    )
+
+
 def _overfit_mistakes(where: Keys, figure: Overfit, params: Params) -> Iterator[Mistake]:
     yield from _photograph_mistakes((*where, "photograph"), (figure.photograph,))
     side = figure.crop.size
@@ -307,9 +330,11 @@ def _gallery_mistakes(where: Keys, figure: Gallery, params: Params) -> Iterator[
     run = params.runs.get(figure.run)
     if run is None:
         return
-    for number in figure.classes:
+    for number, name in figure.classes.items():
         if number >= run.dataset.num_classes:
             yield (*where, "classes", number), f"the dataset of '{run.name}' has {run.dataset.num_classes} classes"
+        elif isinstance(run.dataset, Photographs) and not same_class(name, known := run.dataset.photographs[number]):
+            yield (*where, "classes", number), f"it is '{known}' in the dataset of '{run.name}', not '{name}'"
     if figure.cfg_scale > 1 and run.training.label_dropout == 0:
         yield (*where, "cfg_scale"), f"'{run.name}' has seen no images without labels (training.label_dropout is 0)"
 

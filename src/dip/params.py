@@ -151,16 +151,19 @@ def _merge(base: Any, over: Any) -> Any:
     return _Branch(merged, over.place, base.root)
 
 
-def _origin(tree: Any, location: Keys, *, missing: bool = False) -> Keys:
-    """Where in the file the value at `location` of a merged tree stands, or should if it is missing."""
-    at_tag = True  # pydantic's location has the chosen kind of a union, which is no key of the file
+def _origin(tree: Any, location: Keys, *, missing: bool = False, tagged: bool = False) -> Keys:
+    """Where in the file the value at `location` of a merged tree stands, or should if it is missing.
+
+    A `tagged` location, one of pydantic, has the chosen kind of a union, which is no key of the file.
+    """
+    at_tag = tagged
     for index, key in enumerate(location):
         if isinstance(tree, _Leaf):
             return (*tree.place, *location[index:])
         if at_tag and any(tag in tree and _plain(tree[tag]) == key for tag in ("name", "kind")):
             at_tag = False
         elif key in tree:
-            tree, at_tag = tree[str(key)], True
+            tree, at_tag = tree[str(key)], tagged
         else:
             return (*(tree.root if missing else tree.place), *location[index:])
     keys: Keys = tree.place
@@ -204,8 +207,14 @@ class _Reader:
             self.tree,
         )  # fmt: skip
         if params is not None:
-            self.mistakes += section_mistakes(params)
+            self.mistakes += [(self._place(keys), what) for keys, what in section_mistakes(params)]
         return self.mistakes, params
+
+    def _place(self, keys: Keys) -> Keys:
+        """Where in the file a value of an entry stands, which may be inherited."""
+        if len(keys) < 3 or keys[0] not in ("datasets", "evaluation", "runs"):
+            return keys
+        return _origin(self._inherit(str(keys[0]), str(keys[1])), keys[2:])
 
     def _section(self, section: str, schema: Any) -> dict[str, Any]:
         entries = {}
@@ -330,7 +339,7 @@ class _Reader:
                 if detail["type"] == "too_short" and any(place == d["loc"][: len(place)] != d["loc"] for d in details):
                     continue
                 missing = detail["type"] == "missing"
-                self.mistakes.append((_origin(tree, detail["loc"], missing=missing), _message(detail)))
+                self.mistakes.append((_origin(tree, detail["loc"], missing=missing, tagged=True), _message(detail)))
         return None
 
 

@@ -13,6 +13,8 @@ from dip.schema import Params
 Content = dict[str, Any]
 Load = Callable[..., Params]
 MODEL, TRAINING = "runs.dip.model.", "runs.dip.training."
+PANEL = {"title": "a", "x": "patch_size", "y": "fid", "series": {"s": ["dit"]}}
+EVALUATION = {"image_size": 8, "extractor": {"name": "inception"}, "num_samples": 99, "neighbours": 16}
 
 
 def put(content: Content, keys: str, value: Any) -> None:
@@ -159,6 +161,26 @@ def test_impossible_run_names_the_key(
             "there is no photograph 'chelsae'; there are astronaut, brick",
         ),
         (
+            {"evaluation.photos": EVALUATION | {"reference": {"kind": "dataset", "dataset": "photos"}}},
+            "evaluation.photos.neighbours",
+            "16 is not below 16, the number of samples or of reference images",
+        ),
+        (
+            {"figures.figure10.demo.panels": [PANEL | {"x": "head.width", "series": {"s": ["dip", "dit"]}}]},
+            "figures.figure10.demo.panels.0.series.s.1",
+            "'dit' has no head.width; its head is 'none'",
+        ),
+        (
+            {"figures.figure10.demo.panels": [PANEL | {"y": "seams"}], "runs.dit.model.patch_size": 8},
+            "figures.figure10.demo.panels.0.series.s.0",
+            "'dit' has no seams: its patches of 8 leave no grid in images of 8",
+        ),
+        (
+            {"figures.samples": {"demo": {"kind": "gallery", "caption": "c", "run": "dip", "classes": {1: "coins"}}}},
+            "figures.samples.demo.classes.1",
+            "it is 'chelsea' in the dataset of 'dip', not 'coins'",
+        ),
+        (
             {"figures.table2": {"demo": {"kind": "theory", "caption": "A figure."}}},
             "figures.table2.demo",
             "a table of this study has the same name",
@@ -216,3 +238,21 @@ def test_run_of_an_unknown_study(load: Load, content: Content) -> None:
     """Wrong: its results would go to a folder that no target names."""
     put(content, "runs.deep.study", "papr")
     assert mistakes(load, content)[0].startswith("runs.deep.study: there is no study 'papr'")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "heir", "entry"),
+    [
+        ("datasets.photos.photographs", ["coins", "chelsae"], "datasets.larger", {"base": "photos", "image_size": 16}),
+        ("evaluation.photos.neighbours", 10, "evaluation.other", {"base": "photos", "title": "other"}),
+        ("runs.dip_ep2.checkpoint.epoch", 3, "runs.dip_ep2_fast", {"base": "dip_ep2", "sampling": {"num_steps": 2}}),
+    ],
+)
+def test_inherited_mistake_is_named_where_it_stands(
+    load: Load, content: Content, keys: str, value: Any, heir: str, entry: Content
+) -> None:
+    """Wrong: a mistake would be named once for every entry that inherits it, by keys that are not in the file."""
+    put(content, keys, value)
+    put(content, heir, entry)
+    (line,) = mistakes(load, content)
+    assert line.startswith(f"{keys}: ")

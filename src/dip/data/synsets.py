@@ -1,4 +1,4 @@
-"""Names that people read for ImageNet's classes."""
+"""Names that people read for classes, ImageNet's above all."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def readable_names(classes: Sequence[str]) -> list[str]:
     """
     known = _names_of_synsets()
     return [known.get(name, name).split(",")[0] for name in classes]
+
+
+def same_class(one: str, other: str) -> bool:
+    """Whether two names are those of one class; only the first of several names is compared."""
+    first, second = (name.split(",")[0].strip().lower().replace("_", " ") for name in (one, other))
+    return first == second
 
 
 def _names_of_synsets() -> dict[str, str]:

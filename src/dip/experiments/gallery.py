@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dip.data.dataset import ImageStore
+from dip.data.synsets import same_class
 from dip.environment import pick_device
 from dip.paths import RunFolder, Store
 from dip.progress import Progress
 from dip.sampling.draw import draw_images, load_sampler
-from dip.schema import Gallery, Params, SamplingSpec
+from dip.schema import Gallery, Params, SolverSpec
 
 _BATCH_SIZE = 64  # images at a time
 _DPI = 300  # dots per inch at which a pixel of an image is a dot
@@ -44,7 +45,7 @@ def run(settings: Gallery, params: Params) -> dict[str, NDArray]:
     check_names(settings.classes, ImageStore(Store.of(chosen.dataset_name)).class_names)
     own = {key: getattr(settings, key) for key in ("cfg_scale", "cfg_interval", "seed")}
     sampling = chosen.sampling.model_copy(update=own)
-    spec = chosen.part(SamplingSpec).model_copy(update={"sampling": sampling})
+    spec = chosen.part(SolverSpec).model_copy(update={"sampling": sampling})
     sampler = load_sampler(spec, RunFolder.of(chosen.study, chosen.name).weights(chosen), pick_device())
     images, places = [], range(settings.num_samples)
     with Progress("gallery", total=len(settings.classes) * len(places), unit="image") as progress:
@@ -82,7 +83,7 @@ def class_numbers(wanted: Sequence[str], class_names: Sequence[str]) -> dict[int
     """
     found = {}
     for text in wanted:
-        numbers = [number for number, name in enumerate(class_names) if _same(name, text)]
+        numbers = [number for number, name in enumerate(class_names) if same_class(name, text)]
         if text.isdecimal() and int(text) < len(class_names):
             numbers = [int(text)]
         if len(numbers) != 1:
@@ -96,13 +97,8 @@ def class_numbers(wanted: Sequence[str], class_names: Sequence[str]) -> dict[int
 def check_names(classes: Mapping[int, str], class_names: Sequence[str]) -> None:
     """Raise ValueError where the dataset names a class otherwise; only the first of several names is compared."""
     for number, name in classes.items():
-        if not _same(name, class_names[number]):
+        if not same_class(name, class_names[number]):
             raise ValueError(f"class {number} of the dataset is '{class_names[number]}', not '{name}'")
-
-
-def _same(one: str, other: str) -> bool:
-    first, second = (name.split(",")[0].strip().lower().replace("_", " ") for name in (one, other))
-    return first == second
 
 
 def _block(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
