@@ -198,7 +198,7 @@ def draw(settings: Overfit, arrays: dict[str, NDArray[Any]]) -> Figure:
 def _draw_curve(ax: Axes, settings: Overfit, arrays: dict[str, NDArray[Any]]) -> None:
     colours = sns.color_palette("colorblind", len(settings.series))
     for index, label in enumerate(settings.series):
-        style = {"color": colours[index], "marker": MARKERS[index], "markersize": 3, "linewidth": 1.1}
+        style = {"color": colours[index], "marker": MARKERS[index % len(MARKERS)], "markersize": 3, "linewidth": 1.1}
         ax.plot(arrays["steps"], arrays["psnr"][index], label=label, **style)
     ax.set(xlabel="Training steps", ylabel="PSNR (dB) ↑")
     ax.legend(frameon=False)

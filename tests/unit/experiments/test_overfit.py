@@ -108,6 +108,19 @@ def test_crop_is_the_named_square(read: Callable[..., Params]) -> None:
     assert np.array_equal(crop, pixels[40:48, 30:38])
 
 
+def test_draw_has_markers_for_many_models(read: Callable[..., Params]) -> None:
+    """Wrong: after all models were trained, the eighth would end in an error."""
+    settings = settings_of(read(series={f"{n}": {"run": "wide_dip", "learning_rate": 1.0e-2} for n in range(9)}))
+    arrays = {
+        "photograph": np.zeros((8, 8, 3), np.uint8),
+        "steps": np.array([4, 6]),
+        "psnr": np.ones((9, 2)),
+        "samples": np.zeros((9, 8, 8, 3), np.uint8),
+    }
+    with house_style():
+        assert len(overfit.draw(settings, arrays).subfigs[0].axes[0].lines) == 9
+
+
 def test_draw_shows_the_photograph_and_every_model(read: Callable[..., Params]) -> None:
     """If a model or a detail were missing, the figure would not show what its caption says."""
     params = read()
