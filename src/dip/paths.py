@@ -175,7 +175,7 @@ class StudyFolder:
     @property
     def last_build(self) -> Path:
         """For which parameters and jobs Snakemake had nothing left to do in this folder when it was last called."""
-        return SNAKEMAKE / "dip" / f"{self.study}.json"
+        return SNAKEMAKE / "dip" / f"{self.study}.build"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dip import paths
-from dip.paths import RunFolder, Store, given_path, work_folder
+from dip import paths, provenance
+from dip.paths import RunFolder, Store, StudyFolder, given_path, work_folder
 
 
 def test_paper_s_results_stand_at_the_top() -> None:
@@ -35,6 +35,12 @@ def test_files_of_a_run_and_of_a_dataset() -> None:
     files = (store.manifest, store.shard(3, "0123456789abcdef"), store.labels("f" * 64), store.index("f" * 64))
     names = ("manifest.json", "images-00003-0123456789ab.npy", "labels-ffffffffffff.npy", "index-ffffffffffff.csv")
     assert [str(path) for path in files] == [f"data/photos32/{name}" for name in names]
+
+
+def test_a_study_has_files_of_its_own() -> None:
+    """Wrong: what is noted of a study of that name would replace the checksums of all files, and they it."""
+    study = StudyFolder("checksums")
+    assert len({study.first, study.changed, study.last_build, provenance._CHECKSUMS}) == 4
 
 
 def test_state_of_a_training_depends_on_parameters_and_data() -> None:
