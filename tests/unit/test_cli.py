@@ -109,6 +109,14 @@ def test_settings_of_a_gallery_are_checked(
     assert f"argument {option}: '{value}', {expected}" in capsys.readouterr().err
 
 
+def test_options_are_not_shortened(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong: a script that shortens an option would do something else, or nothing, once there is another like it."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "dip", "--save-st", "1"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: --save-st 1" in capsys.readouterr().err
+
+
 def test_run_with_the_weights_of_another_is_not_trained(workplace: Path) -> None:
     """Wrong: the last epoch's weights would be published in the place of an early epoch's."""
     run = params.load().runs["dip_ep2"]

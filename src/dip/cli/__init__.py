@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(name: str, stage: object, help: str, *positional: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=help, description=help, formatter_class=_Help)
+        command = commands.add_parser(name, help=help, description=help, formatter_class=_Help, allow_abbrev=False)
         for argument in positional:
             command.add_argument(argument, help="its name in params.yaml")
         command.set_defaults(stage=stage)
