@@ -66,6 +66,9 @@ def run(settings: Manifold, params: Params) -> dict[str, NDArray[Any]]:
         together: Share of generated images whose points are all nearest to one limb, shape (V, R).
         missed_by_truth: What `missed` is for as many points of the tree itself, shape (R,).
         num_parameters: Shape (V,).
+
+    Raises:
+        ValueError: A training diverged.
     """
     tree = grow_tree(settings.branchings)
     torch_tree = torch.from_numpy(tree).float()
@@ -79,6 +82,10 @@ def run(settings: Manifold, params: Params) -> dict[str, NDArray[Any]]:
             for seed in range(settings.num_seeds):
                 model = _train(settings, kind, settings.first_seed + seed, torch_tree, progress)
                 drawn = _sample(model, settings, settings.first_seed + seed)
+                if not np.isfinite(drawn).all():
+                    raise ValueError(
+                        f"points drawn with {kind}-level input are not finite; lower the figure's learning_rate.{kind}"
+                    )
                 for name, value in measure(drawn, tree).items():
                     measured[name][-1].append(value)
                 if seed == 0:

@@ -53,8 +53,7 @@ def run(settings: Overfit, params: Params) -> dict[str, NDArray[Any]]:
         samples: The first sample at the last step, uint8, shape (M, S, S, 3).
 
     Raises:
-        ValueError: There is no such photograph, or the crop lies outside it.
-        RuntimeError: A training diverged.
+        ValueError: There is no such photograph, the crop lies outside it, or a training diverged.
     """
     photograph = crop_photograph(settings)
     steps = [*range(settings.measure_every, settings.num_steps, settings.measure_every), settings.num_steps]
@@ -133,7 +132,7 @@ def _learn(chosen: Run, training: Training, photograph: Pixels, num_steps: int) 
         with autocast(training.precision, device):
             loss = velocity_loss(model(path.x_t, path.t, labels), path.v)
         if not torch.isfinite(loss):
-            raise RuntimeError(
+            raise ValueError(
                 f"the loss of run '{chosen.name}' is not finite at step {step + 1}; lower its learning_rate in the "
                 "series of the figure"
             )

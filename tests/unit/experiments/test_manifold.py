@@ -50,6 +50,13 @@ def params(load: Callable[..., Params], content: dict[str, Any]) -> Params:
     return settings_of(load, content)[1]
 
 
+def test_a_training_that_diverges_is_named(load: Callable[..., Params], content: dict[str, Any]) -> None:
+    """Wrong: SciPy would say that some data is not finite."""
+    rates = {"patch": 1.0e-2, "image": 1.0e30}
+    with pytest.raises(ValueError, match=r"image-level input are not finite; lower the figure's learning_rate\.image"):
+        manifold.run(*settings_of(load, content, learning_rate=rates, num_seeds=1))
+
+
 @pytest.mark.slow
 def test_run_is_a_function_of_its_settings(settings: Manifold, params: Params) -> None:
     """If a second run differed, the figure could not be made again."""

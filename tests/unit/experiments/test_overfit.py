@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_is_named(read: Callable[..., Params]) -> None
     """If a diverged training went on, the figure would compare noise with a photograph."""
     series = {"DiP": {"run": "wide_dip", "learning_rate": 1.0e30}}
     params = read(series=series, num_steps=20)
-    with pytest.raises(RuntimeError, match="run 'wide_dip' is not finite at step"):
+    with pytest.raises(ValueError, match="run 'wide_dip' is not finite at step"):
         overfit.run(settings_of(params), params)
 
 
