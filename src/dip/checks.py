@@ -19,6 +19,7 @@ from dip.paths import (
     Store,
     study_folder,
 )
+from dip.reporting.published import PAPER_TABLES
 from dip.schema import (
     Comparison,
     DatasetReference,
@@ -31,6 +32,7 @@ from dip.schema import (
     PhotoExtractor,
     Photographs,
     Run,
+    Table,
 )
 
 Keys = tuple[str | int, ...]
@@ -161,6 +163,8 @@ def section_mistakes(params: Params) -> Iterator[Mistake]:
                 yield from _entry_mistakes((section, name, study), study, entry.runs, params)
                 if section == "figures" and study in params.tables.get(name, {}):
                     yield (section, name, study), "a table of this study has the same name; give one of them another"
+                if isinstance(entry, Table):
+                    yield from _table_mistakes((section, name, study), entry)
                 if isinstance(entry, Comparison):
                     yield from _comparison_mistakes((section, name, study), entry, params)
                 if isinstance(entry, Overfit):
@@ -274,9 +278,14 @@ def _entry_mistakes(where: Keys, study: str, runs: tuple[str, ...], params: Para
             yield where, f"there is no run '{run}'"
         elif params.runs[run].study != study:
             yield where, f"run '{run}' belongs to study '{params.runs[run].study}'"
-    if where[0] == "tables" and len(set(runs)) < len(runs):
-        twice = sorted({run for run in runs if runs.count(run) > 1})
+
+
+def _table_mistakes(where: Keys, table: Table) -> Iterator[Mistake]:
+    twice = sorted({run for run in table.runs if table.runs.count(run) > 1})
+    if twice:
         yield where, f"run '{twice[0]}' stands in it twice"
+    if not table.runs and not (table.published and table.layout in PAPER_TABLES):
+        yield (*where, "sections"), "there is no run, and the table has no published rows"
 
 
 def _photograph_mistakes(where: Keys, photographs: tuple[str, ...]) -> Iterator[Mistake]:

@@ -106,6 +106,11 @@ def test_impossible_run_names_the_key(
             "there is no run 'no'",
         ),
         (
+            {"tables.cost": {"demo": {"caption": "c", "layout": "cost", "sections": {"s": []}}}},
+            "tables.cost.demo.sections",
+            "there is no run, and the table has no published rows",
+        ),
+        (
             {"tables.table2.paper": {"caption": "c", "layout": "table2", "sections": {"s": ["dip"]}}},
             "tables.table2.paper",
             "run 'dip' belongs to study 'demo'",

@@ -39,6 +39,8 @@ def put(content: Content, keys: str, value: Any) -> None:
 
 
 DELETE = object()
+TREE = {"kind": "manifold", "caption": "c", "num_steps": 2, "batch_size": 1, "num_images": 1}
+TREE |= {"learning_rate": {"patch": 1.0, "image": 1.0}}
 PANEL = {"title": "a", "x": "patch_size", "y": "fid", "series": {"s": ["dip"]}}
 
 
@@ -122,6 +124,7 @@ def mistakes(load: Load, content: Content | str, study: str | None = None) -> li
         ("code_version", True, "code_version", "integer"),
         ("study", 3, "study", "string"),
         ("tables.table2", [], "tables.table2", "expected a mapping"),
+        ("figures.figure10.demo", TREE | {"branchings": 13}, "figures.figure10.demo.branchings", "or equal to 12"),
         ("tables.table2.demo.layout", "table4", "tables.table2.demo.layout", "table1"),
         ("tables.table2.demo.sections.All", ["dip", 3], "tables.table2.demo.sections.All.1", "string"),
     ],

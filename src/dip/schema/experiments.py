@@ -90,7 +90,8 @@ class Manifold(Experiment):
     """A head that sees patches or the whole image, on a toy manifold (appendix D, Figure 12)."""
 
     kind: Literal["manifold"]
-    branchings: Index = 5  # how often each limb of the tree forks
+    # How often each limb of the tree forks; more than 12 times, branches are finer than the lines of the figure.
+    branchings: Annotated[Index, Field(le=12)] = 5
     num_points: Annotated[Count, Field(ge=2)] = 8  # of an image; each plays a patch
     hidden_size: Count = 32
     depth: Count = 2
