@@ -47,7 +47,7 @@ class Workflow:
             job = self.pipeline.find(rule, name)
         for weights, key in (("init_from", "init_from"), ("encoder", "alignment.encoder_path")):
             for path in job.inputs.get(weights, ()):
-                if self.pipeline.maker(path) is None and not path.exists():
+                if self.pipeline.maker(path) is None and not path.is_file():
                     raise ValueError(f"params.yaml: runs.{job.name}.training.{key}: there is no file '{path}'")
         return job
 

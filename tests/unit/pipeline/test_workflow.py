@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from dip.params import load
+from dip.params import load, parse
 from dip.pipeline import Pipeline
 from dip.pipeline.workflow import Workflow
 
@@ -54,3 +55,15 @@ def test_what_can_be_asked_for(workflow: Workflow) -> None:
     Path("results/demo").mkdir(parents=True)
     Path("results/demo/table2.xlsx").touch()
     workflow.check("results/demo/table2.xlsx")  # Snakemake has nothing to do
+
+
+@pytest.mark.parametrize("place", ["weights", "weights/missing.pt"])
+def test_weights_that_are_no_file_are_named_by_their_key(place: str) -> None:
+    """Wrong: the plan would end in "Is a directory", of which nobody knows whose it is."""
+    Path("weights").mkdir()
+    run = f"\nruns:\n  from_weights: {{base: demo_dip, training: {{init_from: {place}}}}}\n"
+    text = (REPOSITORY / "params.yaml").read_text().replace("\nruns:\n", run)
+    target = SimpleNamespace(study="demo/", run="from_weights")
+    with pytest.raises(ValueError) as error:
+        Workflow(Pipeline(parse(text))).sources("train", target)
+    assert str(error.value) == f"params.yaml: runs.from_weights.training.init_from: there is no file '{place}'"
