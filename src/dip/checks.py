@@ -267,6 +267,11 @@ def _evaluation_mistakes(name: str, params: Params) -> Iterator[Mistake]:
                 (*where, key, "dataset"),
                 f"'{part.dataset}' has images of {dataset.image_size} pixels, not {size}",
             )
+        elif isinstance(part, PhotoExtractor) and (size < 16 or size % 4):
+            yield (
+                (*where, "image_size"),
+                f"the photo network takes images whose size is a multiple of 4 and 16 or more, not {size}",
+            )
 
 
 def _entry_mistakes(where: Keys, study: str, runs: tuple[str, ...], params: Params) -> Iterator[Mistake]:

@@ -62,9 +62,9 @@ sampling:
   euler: {num_steps: 4, cfg_scale: 2.0, precision: fp32}
 evaluation:
   photos:
-    title: photo network
+    title: Inception
     image_size: 8
-    extractor: {name: photo, dataset: photos}
+    extractor: {name: inception}
     reference: {kind: held_out, dataset: photos, num_images: 10}
     num_samples: 10
 runs:

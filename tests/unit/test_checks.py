@@ -142,15 +142,23 @@ def test_impossible_run_names_the_key(
         (
             {
                 "datasets.folder": {"kind": "imagenet", "image_size": 8},
-                "evaluation.photos.extractor.dataset": "folder",
+                "evaluation.photos.extractor": {"name": "photo", "dataset": "folder"},
             },
             "evaluation.photos.extractor.dataset",
             "'folder' is not a dataset of photographs",
         ),
         (
-            {"datasets.large": {"base": "photos", "image_size": 16}, "evaluation.photos.extractor.dataset": "large"},
+            {
+                "datasets.large": {"base": "photos", "image_size": 16},
+                "evaluation.photos.extractor": {"name": "photo", "dataset": "large"},
+            },
             "evaluation.photos.extractor.dataset",
             "'large' has images of 16 pixels, not 8",
+        ),
+        (
+            {"evaluation.photos.extractor": {"name": "photo", "dataset": "photos"}},
+            "evaluation.photos.image_size",
+            "the photo network takes images whose size is a multiple of 4 and 16 or more, not 8",
         ),
         (
             {"evaluation.photos.neighbours": 10},

@@ -262,7 +262,9 @@ def test_params_may_go_while_a_job_is_at_work(
 ) -> None:
     """Wrong: days of work, whose run was renamed meanwhile, would end in a traceback and without provenance."""
     file = Path("params.yaml")
-    file.write_text(file.read_text() + "  theory: {demo: {kind: theory, caption: Operators.}}\n")
+    text = file.read_text().replace("image_size: 8", "image_size: 16")
+    text = text.replace("{name: inception}", "{name: photo, dataset: photos}")
+    file.write_text(text + "  theory: {demo: {kind: theory, caption: Operators.}}\n")
     job = Pipeline(params.load()).find(rule, name, "demo")
     numbers = dict.fromkeys((*SCORES, "latency_seconds", "images_per_second", "best_batch_size"), 2.5)
     content = json.dumps({"git_revision": "abc", "python": "3", "packages": {}, "deviations": [], **numbers})

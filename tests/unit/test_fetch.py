@@ -28,6 +28,8 @@ Load = Callable[..., Params]
 @pytest.fixture
 def content(content: dict[str, Any]) -> dict[str, Any]:
     """The tiny params.yaml with two runs of the paper study: 16 x 16 patches, DINOv2 and Inception."""
+    content["datasets"]["photos"]["image_size"] = content["evaluation"]["photos"]["image_size"] = 16
+    content["evaluation"]["photos"]["extractor"] = {"name": "photo", "dataset": "photos"}  # nothing to fetch
     content["datasets"]["large"] = {"base": "photos", "image_size": 64}
     content["evaluation"]["adm"] = dict(ADM)
     content["runs"]["aligned"] = {
