@@ -15,8 +15,9 @@ from dip.evaluation import stage
 from dip.evaluation.npz import load_reference
 from dip.evaluation.photo_network import save_photo_network
 from dip.evaluation.protocol import write_reference
+from dip.files import sha256
 from dip.paths import RunFolder, Store, feature_network, reference
-from dip.schema import Evaluation, EvaluationSpec, FileReference, Photographs
+from dip.schema import Evaluation, EvaluationSpec, FileReference, InceptionExtractor, Photographs
 
 EVALUATOR = Evaluation.parse(
     json.dumps(
@@ -138,6 +139,40 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(place, monkeypatch)
     (place / "file").touch()
     with pytest.raises(OSError, match="file"):
         stage.evaluate_files(place / "samples.npz", "reference.npz", place / "file/o.json", evaluators={})
+
+
+def test_reference_file_is_copied_if_it_is_the_one_that_params_yaml_means(tmp_path, monkeypatch):
+    """Every row of a table would be compared with a damaged download, or with another file of that name."""
+    monkeypatch.chdir(tmp_path)
+    Path("adm.npz").write_bytes(b"reference")
+    settings = {"kind": "file", "path": "adm.npz", "sha256": sha256("adm.npz")}
+
+    def make(**changes):
+        evaluation = EVALUATOR.model_copy(update={"reference": FileReference(**(settings | changes))})
+        stage.make_reference("adm256", evaluation, {}, Path("made.npz"))
+
+    for changes, message in (
+        ({"sha256": "0" * 64}, f"adm.npz: its SHA-256 is {sha256('adm.npz')}, expected 0000"),
+        ({"path": "absent.npz"}, "reference.path: there is no file 'absent.npz'"),
+        ({"path": None}, r"evaluation\.adm256\.reference\.path is not set"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make(**changes)
+        assert not Path("made.npz").exists()
+    for checksum in (settings["sha256"], None):
+        make(sha256=checksum)
+        assert Path("made.npz").read_bytes() == b"reference"
+
+
+def test_weights_of_inception_are_those_that_params_yaml_names(monkeypatch):
+    """Features would be those of the file in the cache, and a table name that one."""
+    opened = []
+    monkeypatch.setattr(stage, "open_extractor", lambda *arguments: opened.append(arguments))
+    monkeypatch.setenv("WEIGHTS", "/somewhere")
+    for weights in ("$WEIGHTS/inception.pth", None):
+        extractor = InceptionExtractor(name="inception", weights=weights)
+        stage._extractor("adm256", EVALUATOR.model_copy(update={"extractor": extractor}))
+    assert opened == [("inception", Path("/somewhere/inception.pth")), ("inception", None)]
 
 
 def test_name_of_the_reference_is_that_of_the_file(monkeypatch):
