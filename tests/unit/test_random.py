@@ -18,6 +18,10 @@ def test_numbers_are_pinned() -> None:
     """Wrong: an interrupted training would go on with other numbers after an update."""
     assert int(hashed(0, 1, 2)) == 0x5DEF8C1F8A9E3322
     assert int(hashed(0, 1, 2)) == int(hashed(np.int64(0), np.array(1), 2))
+    pinned = [0.274713, 0.319323, 0.257164, 0.800126, 0.881872]  # flip, time, dropout, noise of training and sampling
+    assert uniform(0, [int(stream) for stream in Stream], 1) == pytest.approx(pinned, abs=1e-6)
+    drawn = noise(0, Stream.SAMPLING_NOISE, [(5,)], (3,), CPU)[0]
+    assert drawn.tolist() == pytest.approx([2.287983, -0.203047, -0.230405], abs=1e-5)
 
 
 def test_counters_broadcast_and_do_not_commute() -> None:

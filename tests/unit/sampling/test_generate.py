@@ -321,6 +321,7 @@ def test_labels_are_shuffled_and_fixed_by_the_seed() -> None:
     """Wrong: chunks of the Inception Score would hold few classes, or labels would change between calls."""
     labels = sample_labels("balanced", 1000, 10, seed=0)
     np.testing.assert_array_equal(labels, sample_labels("balanced", 1000, 10, seed=0))
+    assert sample_labels("balanced", 12, 4, seed=0).tolist() == [0, 3, 0, 1, 2, 1, 2, 3, 3, 0, 1, 2], "of any version"
     assert (labels != sample_labels("balanced", 1000, 10, seed=1)).any()
     assert np.bincount(labels[:200], minlength=10).min() > 5
     assert (labels != np.arange(1000) % 10).mean() > 0.8 and (labels != np.sort(labels)).mean() > 0.8
@@ -330,6 +331,7 @@ def test_uniform_labels_are_drawn() -> None:
     """Wrong: labels out of range, or some never drawn, or the same ones for every seed."""
     drawn = [sample_labels("uniform", 99, 10, seed=seed) for seed in (0, 1)]
     assert (drawn[0] != drawn[1]).any()
+    assert drawn[0][:6].tolist() == [3, 4, 4, 3, 5, 2], "of any version"
     counts = np.bincount(sample_labels("uniform", 10_000, 10, seed=0), minlength=10)
     assert len(counts) == 10 and counts.min() > 850 and counts.max() < 1150
     assert counts.max() - counts.min() > 1
