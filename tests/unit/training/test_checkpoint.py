@@ -125,6 +125,17 @@ def test_damaged_state_is_not_kept_as_the_spare(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["state-00000002.pt", "state-00000005.pt"]
 
 
+def test_state_that_is_saved_again_in_the_place_of_a_damaged_one_is_kept(tmp_path: Path) -> None:
+    """Wrong: the training would come to the step of the damaged state once more, and remove what it has just saved."""
+    folder = StateFolder(tmp_path)
+    for step in (2, 4):
+        folder.save(step, state(step))
+    (tmp_path / "state-00000004.pt").write_bytes(b"")
+    assert folder.find() == 2
+    folder.save(4, state(4))
+    assert folder.find() == folder.newest() == 4
+
+
 def test_files_of_other_names_are_no_states(tmp_path: Path) -> None:
     """Wrong: a copy that a person made beside them would end the call with an error of int()."""
     folder = StateFolder(tmp_path)

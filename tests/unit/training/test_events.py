@@ -87,7 +87,7 @@ def test_training_goes_on_without_tensorboard(
 
 
 def test_disk_that_does_not_take_events_is_told_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Wrong: curves that nobody needs would end a training."""
     shown = Events(tmp_path / "events", 0)
@@ -100,6 +100,10 @@ def test_disk_that_does_not_take_events_is_told_once(
         shown.line({"step": step, "loss": 0.5, "device": "CPU"})
     shown.close()
     assert caplog.text.count("no more tensorboard events are written: [Errno 28] No space left on device") == 1
+    shown = Events(tmp_path / "grids", 0)
+    monkeypatch.setattr(shown._writer, "add_image", full)
+    shown.samples(TrainingState.new(spec, Group(Place(), torch.device("cpu"))), spec, ["one", "two"])
+    assert caplog.text.count("no more tensorboard events") == 2
     (tmp_path / "file").write_text("")
     events.Events(tmp_path / "file", 0).close()
-    assert caplog.text.count("no more tensorboard events") == 2
+    assert caplog.text.count("no more tensorboard events") == 3

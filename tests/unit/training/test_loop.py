@@ -360,16 +360,22 @@ def test_seed_changes_the_training(uninterrupted: Path, spec: TrainingSpec) -> N
     assert log(Path("other"))[0]["loss"] != log(uninterrupted)[0]["loss"]
 
 
-def test_flips_and_clipping_are_those_of_the_settings(
-    workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_flips_clipping_and_precision_are_those_of_the_settings(
+    workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    """Wrong: data that must not be mirrored would be, or a gradient would not be clipped, whatever params.yaml says."""
-    flips, clips = set(), set()
-    load_batch, gradient_norm = loop.load_batch, loop.gradient_norm
+    """Wrong: images would be mirrored, gradients not clipped, or bf16 not used, whatever params.yaml says."""
+    monkeypatch.setattr("dip.precision._has_bfloat16", lambda device_type: True)
+    flips, clips, casts = set(), set(), set()
+    load_batch, gradient_norm, losses_of = loop.load_batch, loop.gradient_norm, loop.losses_of
     monkeypatch.setattr(loop, "load_batch", lambda *a, flip, **s: (flips.add(flip), load_batch(*a, flip=flip, **s))[1])
     monkeypatch.setattr(loop, "gradient_norm", lambda *a: (clips.add(a[1]), gradient_norm(*a))[1])
-    train(changed(spec, horizontal_flip=False, gradient_clip=0.5, epochs=1, milestones=()), Path("work"))
-    assert (flips, clips) == ({False}, {0.5})
+    is_cast = torch.is_autocast_enabled
+    monkeypatch.setattr(loop, "losses_of", lambda *a: (casts.add(is_cast(a[2].device.type)), losses_of(*a))[1])
+    settings = {"horizontal_flip": False, "gradient_clip": 0.5, "precision": precision, "epochs": 1, "milestones": ()}
+    train(changed(spec, **settings), Path("work"))
+    assert (flips, clips, casts) == ({False}, {0.5}, {precision == "bf16"})
+    assert {value.dtype for value in load_file("work/model.safetensors").values()} == {torch.float32}
 
 
 def test_weights_are_written_last(workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,9 @@ def test_learning_rate_warms_up_falls_and_is_scaled_for_the_head(workplace: Path
     assert rates[4] == pytest.approx(0.01) and rates[10] == pytest.approx(0.005) and 0 < rates[15] < 2e-4
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert [group["lr"] for group in state.optimizer.param_groups] == pytest.approx([rates[15], 4 * rates[15]])
+    constant = changed(spec, warmup_steps=4).training
+    rates = [set_learning_rate(state.optimizer, constant, step, 16) for step in (1, 3, 4, 5, 15)]
+    assert rates == pytest.approx([0.005, 0.01, 0.01, 0.01, 0.01])
 
 
 def test_adamw_has_the_betas_and_the_weight_decay_of_the_settings(spec: TrainingSpec) -> None:
