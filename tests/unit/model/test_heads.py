@@ -230,6 +230,22 @@ def test_attention_head_pairs_colours_with_their_own_context(small) -> None:
     torch.testing.assert_close(pixels[..., 3:], context, rtol=0, atol=0)
 
 
+def test_attention_head_is_the_formula(small) -> None:
+    """Wrong: a block would lose a branch or its residual, or pixels would come out in another order than they went in.
+
+    That its attention is right is tested with the layers.
+    """
+    head = make(small, "attention")
+    patches, tokens, t_emb = inputs()
+    colours = patches.view(8, 3, 16).mT  # (B N, P^2, 3)
+    x = head.embed(torch.cat([colours, head.context(tokens).view(8, 16, 4)], dim=-1))
+    for block in head.blocks:
+        middle = x + block.attn(block.norm1(x), head.rope)
+        x = middle + block.mlp(block.norm2(middle))
+    expected = head.output(head.norm(x)).mT.reshape(patches.shape)
+    torch.testing.assert_close(head(patches, tokens, t_emb), expected)
+
+
 def test_attention_head_follows_the_qk_norm_switch(small) -> None:
     """Wrong: a model without q/k normalisation would still have it in its head."""
     names = [name for name, _ in make(small, "attention", qk_norm=False).named_parameters()]
