@@ -275,6 +275,7 @@ def test_grid_shows_the_samples(weights: Path, run: Run) -> None:
         first = file["arr_0"][file["labels"] == 0][0]
     assert pixels.shape == (2 + 2 * 66, 150 + 8 * 66, 3)
     np.testing.assert_array_equal(pixels[2:66:8, 150:214:8], first)
+    assert all((pixels[top : top + 64, :150] < 128).any() for top in (2, 68)), "the name of each class"
 
 
 def test_grid_has_ten_classes_at_most() -> None:
