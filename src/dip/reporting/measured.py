@@ -149,14 +149,19 @@ def _parameters(path: Path) -> dict[str, Any]:
 
 
 def _closing_record(path: Path, epochs: float) -> dict[str, Any]:
-    """The first record that has all the epochs behind it."""
-    record = None
+    """The first record that has all the epochs behind it, with the hours up to their end.
+
+    Milestones stand between lines of the log where an epoch is no multiple of `log_every` steps.
+    """
+    record, epoch, hours = None, 0.0, 0.0
     for record in _records(path):
         _number(record, "epoch", path)
         _number(record, "gpu_hours", path)
         _value(record, "device", str, path)
         if record["epoch"] >= epochs - 1e-6:
-            return record
+            share = min((epochs - epoch) / (record["epoch"] - epoch), 1.0)
+            return record | {"gpu_hours": hours + share * (record["gpu_hours"] - hours)}
+        epoch, hours = record["epoch"], record["gpu_hours"]
     if record is None:
         raise ValueError(f"{path}: empty; train the run again")
     raise ValueError(

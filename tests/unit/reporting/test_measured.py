@@ -29,6 +29,8 @@ def test_milestone_costs_what_it_took(run_folder: Callable[..., Path]) -> None:
     (run / "training.jsonl").unlink()
     row = MeasuredRow.load(run, epochs=2, training_folder=training, **_WHO)
     assert row.training["gpu_hours"] == pytest.approx(0.0151)
+    between = MeasuredRow.load(run, epochs=2.5, training_folder=training, **_WHO)
+    assert between.training["gpu_hours"] == pytest.approx(0.018875), "the log has a line at epochs 2 and 3"
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "params.json", "training.jsonl"])
