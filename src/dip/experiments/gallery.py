@@ -5,6 +5,7 @@ K classes, S samples of each, H x W image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -60,16 +61,24 @@ def run(settings: Gallery, params: Params) -> dict[str, NDArray]:
 
 
 def draw(settings: Gallery, arrays: Mapping[str, NDArray]) -> Figure:
-    """A block of samples under the name and number of each class; in the PNG a pixel of an image is a dot."""
+    """A block of samples under the name and number of each class; in the PNG a pixel of an image is a dot.
+
+    Images below 96 pixels are enlarged by a whole factor.
+    """
     columns = min(settings.columns, settings.num_samples)
     blocks = [_block(images, columns) for images in arrays["images"]]
     height, width = blocks[0].shape[:2]
     total = len(blocks) * (height + _LABEL_DOTS)
-    figure = Figure(figsize=(width / _DPI, total / _DPI))
-    for place, ((label, name), block) in enumerate(zip(settings.classes.items(), blocks, strict=True)):
+    figure = Figure(dpi=_DPI)
+    names = [f"{name.replace('_', ' ')} ({label})" for label, name in settings.classes.items()]
+    widest = max(figure.text(0, 0, name).get_window_extent().width for name in names)
+    figure.clear()
+    whole = max(width, math.ceil(widest))  # a name may be wider than the few samples below it
+    figure.set_size_inches(whole / _DPI, total / _DPI)
+    for place, (name, block) in enumerate(zip(names, blocks, strict=True)):
         top = total - place * (height + _LABEL_DOTS)
-        figure.text(0, (top - _LABEL_DOTS / 2) / total, f"{name.replace('_', ' ')} ({label})", va="center")
-        ax = figure.add_axes((0, (top - _LABEL_DOTS - height) / total, 1, height / total))
+        figure.text(0, (top - _LABEL_DOTS / 2) / total, name, va="center")
+        ax = figure.add_axes((0, (top - _LABEL_DOTS - height) / total, width / whole, height / total))
         ax.imshow(block, interpolation="none", aspect="auto")
         ax.set_axis_off()
     return figure

@@ -81,8 +81,21 @@ def test_small_images_are_enlarged() -> None:
 
 def test_few_samples_fill_the_picture() -> None:
     """Wrong: most of a picture of three samples would be white."""
-    figure = gallery.draw(settings(num_samples=2, columns=8), {"images": np.zeros((2, 2, 32, 32, 3), np.uint8)})
+    with house_style():
+        figure = gallery.draw(settings(num_samples=2, columns=8), {"images": np.zeros((2, 2, 32, 32, 3), np.uint8)})
     assert figure.get_figwidth() == pytest.approx(2 * 100 / 300)
+
+
+def test_a_name_that_is_wider_than_its_samples_is_whole(tmp_path: Path) -> None:
+    """Wrong: it would be cut off, and the samples below it would be stretched if the picture followed it."""
+    images = np.random.default_rng(0).integers(0, 256, (1, 1, 128, 128, 3), np.uint8)
+    with house_style():
+        one = gallery.draw(settings(num_samples=1, classes={0: "immunohistochemistry"}), {"images": images})
+        save_figure(one, tmp_path / "g.pdf", tmp_path / "g.png")
+    with Image.open(tmp_path / "g.png") as file:
+        picture = np.asarray(file.convert("RGB"))
+    np.testing.assert_array_equal(picture[40:168, :128], images[0, 0])
+    assert one.texts[0].get_window_extent().x1 <= picture.shape[1]
 
 
 def test_names_and_numbers_must_belong_together(made: Params) -> None:
