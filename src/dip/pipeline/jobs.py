@@ -331,7 +331,7 @@ def keys_of_run(run: str, part: type[TrainingSpec]) -> list[str]:
 
 
 def given_file(text: str | None, key: str) -> tuple[Path, ...]:
-    """A file of weights that params.yaml gives, if it does; none where a variable is not set, which the training names.
+    """A file of weights that params.yaml gives, if it does; none where a variable is not set, which is named later.
 
     Args:
         text: As it stands in params.yaml.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dip.params import known, nearest
-from dip.paths import DATA, PAPER, RESULTS, RunFolder, study_prefix
+from dip.paths import DATA, PAPER, RESULTS, RunFolder, given_path, study_prefix
 from dip.pipeline.job import Job
 from dip.pipeline.jobs import RULES_OF_REPORTS, RULES_OF_RUNS, Pipeline
 from dip.pipeline.sources import Sources
@@ -33,7 +33,7 @@ class Workflow:
 
         Raises:
             ValueError: params.yaml has no such run, table or figure, or not in the study of the target; or a file
-                that params.yaml names is not there.
+                of weights that params.yaml names is not there, or in a variable that is not set.
         """
         if rule in RULES_OF_RUNS:
             job = self.pipeline.find(rule, self.run(wildcards.study, wildcards.run).name)
@@ -45,11 +45,22 @@ class Workflow:
         else:
             (name,) = wildcards
             job = self.pipeline.find(rule, name)
-        for weights, key in (("init_from", "init_from"), ("encoder", "alignment.encoder_path")):
-            for path in job.inputs.get(weights, ()):
-                if self.pipeline.maker(path) is None and not path.is_file():
-                    raise ValueError(f"params.yaml: runs.{job.name}.training.{key}: there is no file '{path}'")
+        if rule == "train":
+            self._check_weights(self.pipeline.params.runs[job.name])
         return job
+
+    def _check_weights(self, run: Run) -> None:
+        """Refuse to plan a training without the weights that params.yaml names.
+
+        To Snakemake they would be an input that is gone: it would remove the results and train again, in vain.
+        """
+        alignment = run.training.alignment
+        encoder = alignment.encoder_path if alignment is not None else None
+        for text, key in ((run.training.init_from, "init_from"), (encoder, "alignment.encoder_path")):
+            where = f"runs.{run.name}.training.{key}"
+            path = given_path(text, where, "a file of weights") if text is not None else None
+            if path is not None and self.pipeline.maker(path) is None and not path.is_file():
+                raise ValueError(f"params.yaml: {where}: there is no file '{path}'")
 
     def inputs(self, rule: str, wildcards: Any) -> dict[str, list[str]]:
         """Inputs of a job by name."""
