@@ -58,6 +58,8 @@ def test_writes_the_lines_that_a_person_would(file: Path, capsys: pytest.Capture
     ]
     assert load().runs["demo_shallow"].model.head.depth == 2
     assert "runs.demo_shallow, shown in table2" in capsys.readouterr().out
+    cli.main(["ablation", "demo_dip", "--set", "model.head.depth=1", "--name", "demo_flat"])
+    assert "... results/demo/runs/demo_flat/metrics.json` makes it" in capsys.readouterr().out, "no table asks for it"
 
 
 def test_panel_of_a_figure(file: Path) -> None:

@@ -19,9 +19,10 @@ def add_commands(add: Add) -> None:
     explain.add_argument("path", nargs="+", type=Path, help="a table, weights, metrics, ..., or a folder of them")
     explain.add_argument("--parameters", action="store_true", help="list all parameters that it was made with")
     ablation = add("ablation", _ablation, "add a run that differs in some settings to params.yaml", "run")
-    ablation.add_argument("--set", action="append", required=True, metavar="KEY=VALUE", help="model.head.depth=2, e.g.")
+    setting = "model.head.depth=2, for example; once for each setting"
+    ablation.add_argument("--set", action="append", required=True, metavar="KEY=VALUE", help=setting)
     ablation.add_argument("--name", required=True, help="of the new run")
-    ablation.add_argument("--label", help="how tables and figures name it")
+    ablation.add_argument("--label", help="how tables and figures name it; the run's and what differs if not given")
     for what, part in (("table", "SECTION"), ("figure", "PANEL")):
         help = f"a {what} that shows the run, and shall show the new one below it"
         ablation.add_argument(f"--{what}", action="append", default=[], metavar=f"NAME[:{part}]", help=help)
@@ -56,7 +57,7 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _ablation(options: argparse.Namespace) -> None:
     from dip.ablation import add_run
-    from dip.paths import StudyFolder
+    from dip.paths import RunFolder, StudyFolder
     from dip.pipeline import Pipeline
     from dip.versioning.stages import write_stages
 
@@ -65,9 +66,13 @@ def _ablation(options: argparse.Namespace) -> None:
     study = params.runs[options.name].study
     if StudyFolder(study).stages.exists():
         write_stages(Pipeline(params), study)
-    where = ", ".join((*options.table, *options.figure)) or "no table or figure yet"
-    print(f"params.yaml: runs.{options.name}, shown in {where}")
-    print("`snakemake --profile ...` or `dvc repro` makes what is new")
+    if where := ", ".join((*options.table, *options.figure)):
+        print(f"params.yaml: runs.{options.name}, shown in {where}")
+        print("`snakemake --profile ...` or `dvc repro` makes what is new")
+    else:
+        print(f"params.yaml: runs.{options.name}, shown in no table or figure yet")
+        metrics = RunFolder.of(study, options.name).metrics
+        print(f"`snakemake --profile ... {metrics}` makes it; a table or figure that names it does, too")
 
 
 def _unlock(options: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ def add_commands(add: Add) -> None:
         train.add_argument(option, type=count_or_0, default=0, metavar="N", help=what)
     saving = "spend time to save memory"
     train.add_argument("--gradient-checkpointing", choices=("on", "off"), default="off", help=saving)
-    add("milestone", _milestone, "publish the weights that a training kept at an epoch", "run")
+    add("milestone", _milestone, "publish other weights that a training kept: of an epoch or an EMA decay", "run")
     sample = add("sample", _sample, "draw the samples of a run", "run")
     sample.add_argument("--processes", type=count, default=1, help="processes of this machine, one per GPU")
     sample.add_argument("--batch-size", type=count, default=128, help="images at a time")
