@@ -79,7 +79,7 @@ def sample_run(
 
 
 def sample_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: list[str]) -> Image.Image:
-    """The first samples of up to ten classes, a row per class with its name.
+    """The first samples, up to eight, of up to ten classes, a row per class with its name.
 
     Args:
         images: uint8, shape (N, H, W, 3).
@@ -88,15 +88,18 @@ def sample_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], class_name
     """
     side = images.shape[1]
     scale = max(1, 64 // side)
-    cell, gap, margin = side * scale, 2, 150
+    cell, gap = side * scale, 2
+    letters = max(1, cell // 128)  # names grow with the picture, which is seen as a whole
+    margin = 150 * letters
     rows = [label for label in range(len(class_names)) if (labels == label).any()][:_GRID_CLASSES]
-    size = (margin + _GRID_COLUMNS * (cell + gap), len(rows) * (cell + gap) + gap)
+    columns = max(min(np.count_nonzero(labels == label), _GRID_COLUMNS) for label in rows)
+    size = (margin + columns * (cell + gap), len(rows) * (cell + gap) + gap)
     grid = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=12)
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=12 * letters)
     for row, label in enumerate(rows):
         top = gap + row * (cell + gap)
         name = class_names[label].replace("_", " ")[:24]
-        draw.text((6, top + cell // 2), name, fill="black", font=font, anchor="lm")
+        draw.text((6 * letters, top + cell // 2), name, fill="black", font=font, anchor="lm")
         for column, pixels in enumerate(images[labels == label][:_GRID_COLUMNS]):
             image = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.NEAREST)
             grid.paste(image, (margin + column * (cell + gap), top))

@@ -286,6 +286,18 @@ def test_grid_has_ten_classes_at_most() -> None:
     assert grid.size[1] == 10 * 66 + 2
 
 
+def test_grid_fits_what_it_shows() -> None:
+    """Wrong: most of it would be white where classes have few samples; beside large images nobody could read names."""
+    heights = []
+    for side, margin in ((64, 150), (256, 300)):
+        images = np.zeros((5, side, side, 3), np.uint8)
+        grid = sample_grid(images, np.array([0, 1, 0, 2, 0]), ["tench", "goldfish", "great white shark"])
+        assert grid.size[0] == margin + 3 * (side + 2)
+        names = np.asarray(grid.convert("L"))[:, : margin - 10]
+        heights.append((names < 128).any(axis=1).sum())
+    assert heights[1] > 1.5 * heights[0]
+
+
 def test_missing_data_are_noticed_before_sampling(weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: hours of sampling would be lost for want of the names of the classes."""
 
