@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports on every glyph of a PDF
+    logging.getLogger("huggingface_hub").propagate = False  # it writes its lines itself
     options = _parser().parse_args(arguments)
     if not getattr(options, "light", False):
         import_torch()
