@@ -95,7 +95,7 @@ def sample_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], class_name
     columns = max(min(np.count_nonzero(labels == label), _GRID_COLUMNS) for label in rows)
     size = (margin + columns * (cell + gap), len(rows) * (cell + gap) + gap)
     grid = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=12 * letters)
+    draw, font = ImageDraw.Draw(grid), _font(11 * letters)
     for row, label in enumerate(rows):
         top = gap + row * (cell + gap)
         name = class_names[label].replace("_", " ")[:24]
@@ -104,6 +104,13 @@ def sample_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], class_name
             image = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.NEAREST)
             grid.paste(image, (margin + column * (cell + gap), top))
     return grid
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """That of the figures; Pillow's own has no letter beyond ASCII."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def _shown_samples(labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -298,6 +298,13 @@ def test_grid_fits_what_it_shows() -> None:
     assert heights[1] > 1.5 * heights[0]
 
 
+def test_names_of_classes_may_have_any_letters() -> None:
+    """Wrong: a box would stand for every letter beyond ASCII, the same one."""
+    image, label = np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1, np.int64)
+    grids = {sample_grid(image, label, [name]).tobytes() for name in ("é", "ü", "ж", "λ")}
+    assert len(grids) == 4
+
+
 def test_missing_data_are_noticed_before_sampling(weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: hours of sampling would be lost for want of the names of the classes."""
 
