@@ -1,4 +1,4 @@
-"""Combinations of parameters that cannot work, each of whose values is fine by itself."""
+"""Combinations of parameters that cannot work, each of whose values is fine by itself: runs, datasets, evaluators."""
 
 from __future__ import annotations
 
@@ -6,33 +6,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dip.data.packaged import NAMES
-from dip.data.synsets import same_class
 from dip.paths import (
     FEATURES,
     PAPER,
     PHOTOGRAPHS,
     REFERENCES,
-    REPORT,
     RESULTS,
     RUNS,
     RunFolder,
     Store,
     study_folder,
 )
-from dip.reporting.published import PAPER_TABLES
 from dip.schema import (
-    Comparison,
     DatasetReference,
-    Gallery,
     HeldOutReference,
-    Manifold,
     Model,
-    Overfit,
     Params,
     PhotoExtractor,
     Photographs,
     Run,
-    Table,
 )
 
 Keys = tuple[str | int, ...]
@@ -80,7 +72,7 @@ def run_mistakes(run: Run) -> Iterator[Mistake]:
                 f"the encoder has {ALIGNMENT_GRID} x {ALIGNMENT_GRID} patches, the model {size // patch} x "
                 f"{size // patch}; they must be equal (image size / patch size = {ALIGNMENT_GRID})",
             )
-    yield from _interval_mistakes(("sampling", "cfg_interval"), run.sampling.cfg_interval)
+    yield from interval_mistakes(("sampling", "cfg_interval"), run.sampling.cfg_interval)
     if run.sampling.cfg_scale > 1 and training.label_dropout == 0:
         yield (
             ("sampling", "cfg_scale"),
@@ -94,7 +86,7 @@ def run_mistakes(run: Run) -> Iterator[Mistake]:
         )
 
 
-def _interval_mistakes(where: Keys, interval: tuple[float, float]) -> Iterator[Mistake]:
+def interval_mistakes(where: Keys, interval: tuple[float, float]) -> Iterator[Mistake]:
     low, high = interval
     if low >= high:
         yield where, f"[{low}, {high}] is empty; expected [low, high] with low < high"
@@ -135,7 +127,7 @@ def _model_mistakes(model: Model) -> Iterator[Mistake]:
 
 
 def section_mistakes(params: Params) -> Iterator[Mistake]:
-    """What is wrong between the entries of the file."""
+    """What is wrong between runs, datasets and evaluators."""
     if params.study not in params.studies:
         yield ("study",), f"there is no study '{params.study}'; there are {', '.join(params.studies)}"
     if RUNS in params.studies:
@@ -152,27 +144,9 @@ def section_mistakes(params: Params) -> Iterator[Mistake]:
         if (folder := Store.of(name).folder) in (PHOTOGRAPHS, FEATURES, REFERENCES):
             yield ("datasets", name), f"{folder} holds the {name} of all datasets; give the dataset another name"
         if isinstance(dataset, Photographs):
-            yield from _photograph_mistakes(("datasets", name, "photographs"), dataset.photographs)
+            yield from photograph_mistakes(("datasets", name, "photographs"), dataset.photographs)
     for name in params.evaluation:
         yield from _evaluation_mistakes(name, params)
-    for section, entries in (("tables", params.tables), ("figures", params.figures)):
-        for name, by_study in entries.items():
-            if name == REPORT:
-                yield (section, name), "Snakemake's report of a study has this name; give it another"
-            for study, entry in by_study.items():
-                yield from _entry_mistakes((section, name, study), study, entry.runs, params)
-                if section == "figures" and study in params.tables.get(name, {}):
-                    yield (section, name, study), "a table of this study has the same name; give one of them another"
-                if isinstance(entry, Table):
-                    yield from _table_mistakes((section, name, study), entry)
-                if isinstance(entry, Comparison):
-                    yield from _comparison_mistakes((section, name, study), entry, params)
-                if isinstance(entry, Overfit):
-                    yield from _overfit_mistakes((section, name, study), entry, params)
-                if isinstance(entry, Gallery):
-                    yield from _gallery_mistakes((section, name, study), entry, params)
-                if isinstance(entry, Manifold):
-                    yield from _manifold_mistakes((section, name, study), entry)
 
 
 def _checkpoint_mistakes(run: Run, params: Params) -> Iterator[Mistake]:
@@ -274,88 +248,9 @@ def _evaluation_mistakes(name: str, params: Params) -> Iterator[Mistake]:
             )
 
 
-def _entry_mistakes(where: Keys, study: str, runs: tuple[str, ...], params: Params) -> Iterator[Mistake]:
-    if study not in params.studies:
-        yield where, f"there is no study '{study}'; there are {', '.join(params.studies)}"
-        return
-    for run in runs:
-        if run not in params.runs:
-            yield where, f"there is no run '{run}'"
-        elif params.runs[run].study != study:
-            yield where, f"run '{run}' belongs to study '{params.runs[run].study}'"
-
-
-def _table_mistakes(where: Keys, table: Table) -> Iterator[Mistake]:
-    twice = sorted({run for run in table.runs if table.runs.count(run) > 1})
-    if twice:
-        yield where, f"run '{twice[0]}' stands in it twice"
-    if not table.runs and not (table.published and table.layout in PAPER_TABLES):
-        yield (*where, "sections"), "there is no run, and the table has no published rows"
-
-
-def _photograph_mistakes(where: Keys, photographs: tuple[str, ...]) -> Iterator[Mistake]:
+def photograph_mistakes(where: Keys, photographs: tuple[str, ...]) -> Iterator[Mistake]:
     for photograph in photographs:
         if photograph not in NAMES:
             yield where, f"there is no photograph '{photograph}'; there are {', '.join(NAMES)}"
         if photographs.count(photograph) > 1:
             yield where, f"'{photograph}' stands in it twice; each is a class of its own"
-
-
-def _comparison_mistakes(where: Keys, figure: Comparison, params: Params) -> Iterator[Mistake]:
-    for index, panel in enumerate(figure.panels):
-        for label, runs in panel.series.items():
-            for place, run in enumerate(params.runs[name] for name in runs if name in params.runs):
-                key: Keys = (*where, "panels", index, "series", label, place)
-                head, size, patch = run.model.head, run.dataset.image_size, run.model.patch_size
-                part, _, setting = panel.x.partition(".")
-                if part == "head" and not hasattr(head, setting):
-                    yield key, f"'{run.name}' has no {panel.x}; its head is '{head.name}'"
-                if panel.y in ("seams", "period") and not 1 < patch < size:
-                    yield (
-                        key,
-                        f"'{run.name}' has no {panel.y}: its patches of {patch} leave no grid in images of {size}",
-                    )
-
-
-def _overfit_mistakes(where: Keys, figure: Overfit, params: Params) -> Iterator[Mistake]:
-    yield from _photograph_mistakes((*where, "photograph"), (figure.photograph,))
-    side = figure.crop.size
-    for label, series in figure.series.items():
-        run = params.runs.get(series.run)
-        if run is None:
-            continue
-        patch, width, rank = run.model.patch_size, run.model.hidden_size, 3 * run.model.patch_size**2
-        key: Keys = (*where, "series", label, "run")
-        if side % patch:
-            yield key, f"patch_size {patch} of '{run.name}' does not divide the crop of {side} x {side} pixels"
-        if width < rank:
-            yield (
-                key,
-                f"hidden_size {width} of '{run.name}' is below 3 x patch_size^2 = {rank}: its tokens cannot carry the "
-                "noise of a patch, which would be taken for a loss of detail",
-            )
-    for index, detail in enumerate(figure.details):
-        if max(detail.top, detail.left) + detail.size > side:
-            yield (*where, "details", index), f"reaches outside the crop of {side} x {side} pixels"
-
-
-def _gallery_mistakes(where: Keys, figure: Gallery, params: Params) -> Iterator[Mistake]:
-    yield from _interval_mistakes((*where, "cfg_interval"), figure.cfg_interval)
-    run = params.runs.get(figure.run)
-    if run is None:
-        return
-    for number, name in figure.classes.items():
-        if number >= run.dataset.num_classes:
-            yield (*where, "classes", number), f"the dataset of '{run.name}' has {run.dataset.num_classes} classes"
-        elif isinstance(run.dataset, Photographs) and not same_class(name, known := run.dataset.photographs[number]):
-            yield (*where, "classes", number), f"it is '{known}' in the dataset of '{run.name}', not '{name}'"
-    if figure.cfg_scale > 1 and run.training.label_dropout == 0:
-        yield (*where, "cfg_scale"), f"'{run.name}' has seen no images without labels (training.label_dropout is 0)"
-
-
-def _manifold_mistakes(where: Keys, figure: Manifold) -> Iterator[Mistake]:
-    if figure.hidden_size % (4 * figure.num_heads):
-        yield (
-            (*where, "hidden_size"),
-            f"{figure.hidden_size} is not divisible by 4 x num_heads = {4 * figure.num_heads}, as 2-D RoPE needs",
-        )

@@ -17,6 +17,8 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dip.checks import Keys, Mistake, run_mistakes, section_mistakes
+from dip.params_tree import Branch, merge, origin, plain, tree_of
+from dip.report_checks import report_mistakes
 from dip.schema import Checkpoint, Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
 from dip.strict_yaml import read_yaml
 
@@ -100,8 +102,8 @@ def parse(text: str, path: str | Path = "params.yaml", study: str | None = None)
         raise ParamsError(f"{path}: expected a mapping with the keys {', '.join(_SECTIONS)}")
     if study is not None:
         content["study"] = study
-    tree = _tree(content, ())
-    assert isinstance(tree, _Branch)
+    tree = tree_of(content, ())
+    assert isinstance(tree, Branch)
     mistakes, params = _Reader(tree).read()
     if mistakes:
         lines = (f"{path}: {'.'.join(map(str, keys))}: {what}" for keys, what in mistakes)
@@ -110,70 +112,10 @@ def parse(text: str, path: str | Path = "params.yaml", study: str | None = None)
     return params
 
 
-class _Leaf:
-    """A value and the keys under which it stands in the file."""
-
-    def __init__(self, value: Any, place: Keys) -> None:
-        self.value = value
-        self.place = place
-
-
-class _Branch(dict[str, Any]):
-    """A mapping of leaves and branches, and the keys under which it and what it first builds on stand in the file."""
-
-    def __init__(self, items: Mapping[str, Any], place: Keys, root: Keys | None = None) -> None:
-        super().__init__(items)
-        self.place = place
-        self.root = place if root is None else root
-
-
-def _tree(value: Any, keys: Keys) -> _Branch | _Leaf:
-    if isinstance(value, Mapping):
-        return _Branch({key: _tree(item, (*keys, key)) for key, item in value.items()}, keys)
-    return _Leaf(value, keys)
-
-
-def _plain(tree: _Branch | _Leaf) -> Any:
-    if isinstance(tree, _Branch):
-        return {key: _plain(item) for key, item in tree.items()}
-    return tree.value
-
-
-def _merge(base: Any, over: Any) -> Any:
-    """`over` on top of `base`, key by key; a mapping of another `name` or `kind` replaces the base's."""
-    if not (isinstance(base, _Branch) and isinstance(over, _Branch)):
-        return over
-    for tag in ("name", "kind"):
-        if tag in over and tag in base and _plain(over[tag]) != _plain(base[tag]):
-            return over
-    merged = {key: _merge(base[key], over[key]) if key in base and key in over else item
-              for key, item in {**base, **over}.items()}  # fmt: skip
-    return _Branch(merged, over.place, base.root)
-
-
-def _origin(tree: Any, location: Keys, *, missing: bool = False, tagged: bool = False) -> Keys:
-    """Where in the file the value at `location` of a merged tree stands, or should if it is missing.
-
-    A `tagged` location, one of pydantic, has the chosen kind of a union, which is no key of the file.
-    """
-    at_tag = tagged
-    for index, key in enumerate(location):
-        if isinstance(tree, _Leaf):
-            return (*tree.place, *location[index:])
-        if at_tag and any(tag in tree and _plain(tree[tag]) == key for tag in ("name", "kind")):
-            at_tag = False
-        elif key in tree:
-            tree, at_tag = tree[str(key)], tagged
-        else:
-            return (*(tree.root if missing else tree.place), *location[index:])
-    keys: Keys = tree.place
-    return keys
-
-
 class _Reader:
     """One pass over the file: collects every mistake, then builds `Params` if there was none."""
 
-    def __init__(self, tree: _Branch) -> None:
+    def __init__(self, tree: Branch) -> None:
         self.tree = tree
         self.mistakes: list[Mistake] = []
         self.code_version = 0
@@ -185,11 +127,11 @@ class _Reader:
         for key in _SECTIONS:
             if key not in self.tree:
                 self.mistakes.append(((key,), "missing"))
-            elif key not in ("study", "code_version") and not isinstance(self.tree[key], _Branch):
+            elif key not in ("study", "code_version") and not isinstance(self.tree[key], Branch):
                 self.mistakes.append(((key,), "expected a mapping of names to entries"))
         if self.mistakes:
             return self.mistakes, None
-        self.code_version = self._valid(int, _plain(self.tree["code_version"]), self.tree["code_version"]) or 0
+        self.code_version = self._valid(int, plain(self.tree["code_version"]), self.tree["code_version"]) or 0
         studies = self._section("studies", Study)
         datasets = self._section("datasets", Dataset)
         evaluation = self._section("evaluation", Evaluation)
@@ -201,26 +143,27 @@ class _Reader:
             return self.mistakes, None
         params = self._valid(
             Params,
-            {"study": _plain(self.tree["study"]), "code_version": self.code_version,
+            {"study": plain(self.tree["study"]), "code_version": self.code_version,
              "studies": studies, "datasets": datasets, "evaluation": evaluation, "runs": runs,
              "tables": tables, "figures": figures},
             self.tree,
         )  # fmt: skip
         if params is not None:
-            self.mistakes += [(self._place(keys), what) for keys, what in section_mistakes(params)]
+            found = (*section_mistakes(params), *report_mistakes(params))
+            self.mistakes += [(self._place(keys), what) for keys, what in found]
         return self.mistakes, params
 
     def _place(self, keys: Keys) -> Keys:
         """Where in the file a value of an entry stands, which may be inherited."""
         if len(keys) < 3 or keys[0] not in ("datasets", "evaluation", "runs"):
             return keys
-        return _origin(self._inherit(str(keys[0]), str(keys[1])), keys[2:])
+        return origin(self._inherit(str(keys[0]), str(keys[1])), keys[2:])
 
     def _section(self, section: str, schema: Any) -> dict[str, Any]:
         entries = {}
         for name in self.tree[section]:
             tree = self._inherit(section, name)
-            if tree is not None and (entry := self._valid(schema, _plain(tree), tree)) is not None:
+            if tree is not None and (entry := self._valid(schema, plain(tree), tree)) is not None:
                 entries[name] = entry
         return entries
 
@@ -229,25 +172,25 @@ class _Reader:
         entries: dict[str, dict[str, Any]] = {}
         for name, by_study in self.tree[section].items():
             entries[name] = {}
-            if not isinstance(by_study, _Branch):
+            if not isinstance(by_study, Branch):
                 self.mistakes.append(((section, name), "expected a mapping of studies to entries"))
                 continue
             for study, tree in by_study.items():
-                if (entry := self._valid(schema, _plain(tree), tree)) is not None:
+                if (entry := self._valid(schema, plain(tree), tree)) is not None:
                     entries[name][study] = entry
         return entries
 
     @functools.cache  # noqa: B019 - a reader lives for one call of `load`
-    def _inherit(self, section: str, name: str, users: tuple[str, ...] = ()) -> _Branch | None:
+    def _inherit(self, section: str, name: str, users: tuple[str, ...] = ()) -> Branch | None:
         """The entry with all that it inherits, without its `base`; `users` are those that inherit from it."""
         tree = self.tree[section][name]
-        if not isinstance(tree, _Branch):
+        if not isinstance(tree, Branch):
             self.mistakes.append(((section, name), "expected a mapping"))
             return None
         base, where = _base(section, tree)
         return _own(tree) if base is None else self._upon(section, base, where, _own(tree), (*users, name))
 
-    def _upon(self, section: str, base: Any, where: Keys, own: _Branch, users: tuple[str, ...]) -> _Branch | None:
+    def _upon(self, section: str, base: Any, where: Keys, own: Branch, users: tuple[str, ...]) -> Branch | None:
         """`own` on top of the entry of a section that it is based on; `where` that stands, for messages."""
         if not isinstance(base, str) or base not in self.tree[section]:
             self.mistakes.append((where, f"there is no '{base}' under {section}{nearest(base, self.tree[section])}"))
@@ -260,7 +203,7 @@ class _Reader:
             return None
         # A label names one run, not those that build on it.
         rest = {key: item for key, item in inherited.items() if key != "label"}
-        merged: _Branch = _merge(_Branch(rest, inherited.place, inherited.root), own)
+        merged: Branch = merge(Branch(rest, inherited.place, inherited.root), own)
         return merged
 
     def _run(self, name: str, datasets: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Run | None:
@@ -272,7 +215,7 @@ class _Reader:
             if key not in _RUN_KEYS:
                 self.mistakes.append((tree[key].place, f"unknown key; a run has {', '.join(_RUN_KEYS)}"))
                 known = False
-        if "checkpoint" in tree and (checkpoint := _plain(tree["checkpoint"])) is not None:
+        if "checkpoint" in tree and (checkpoint := plain(tree["checkpoint"])) is not None:
             parts["checkpoint"] = self._valid(Checkpoint, checkpoint, tree["checkpoint"])
             if parts["checkpoint"] is None:
                 return None
@@ -284,11 +227,11 @@ class _Reader:
             if merged is None:
                 known = False
                 continue
-            parts[preset] = self._valid(schema, _plain(merged), merged)
+            parts[preset] = self._valid(schema, plain(merged), merged)
             tree[preset] = merged
             known &= parts[preset] is not None
         for key, entries in (("dataset", datasets), ("evaluation", evaluation)):
-            chosen = _plain(tree[key]) if key in tree else None
+            chosen = plain(tree[key]) if key in tree else None
             section = "datasets" if key == "dataset" else key
             if not isinstance(chosen, str) or chosen not in self.tree[section]:
                 where = tree[key].place if key in tree else (*tree.root, key)
@@ -300,8 +243,8 @@ class _Reader:
             return None
         content = {
             "name": name,
-            "label": _plain(tree["label"]) if "label" in tree else name,
-            "study": _plain(tree["study"]),
+            "label": plain(tree["label"]) if "label" in tree else name,
+            "study": plain(tree["study"]),
             "code_version": self.code_version,
             "num_samples": parts["evaluation"].num_samples,
             **parts,
@@ -309,21 +252,21 @@ class _Reader:
         run: Run | None = self._valid(Run, content, tree)
         if run is not None:
             found = list(run_mistakes(run))
-            self.mistakes += [(_origin(tree, location), what) for location, what in found]
+            self.mistakes += [(origin(tree, location), what) for location, what in found]
             if found:
                 return None
         return run
 
-    def _preset(self, preset: str, section: str, tree: _Branch) -> _Branch | None:
+    def _preset(self, preset: str, section: str, tree: Branch) -> Branch | None:
         """A run's `model`, `training` or `sampling` on top of the entry that its `base` names."""
         own = tree.get(preset)
-        if not isinstance(own, _Branch):
+        if not isinstance(own, Branch):
             where = own.place if own is not None else (*tree.root, preset)
             self.mistakes.append((where, "expected a mapping, with `base:` and what differs from it"))
             return None
         if "base" not in own:
             return own
-        return self._upon(section, _plain(own["base"]), own["base"].place, _own(own), ())
+        return self._upon(section, plain(own["base"]), own["base"].place, _own(own), ())
 
     def _valid(self, schema: Any, content: Any, tree: Any) -> Any:
         """`content` as an object of `schema`, or None with its mistakes noted."""
@@ -339,22 +282,22 @@ class _Reader:
                 if detail["type"] == "too_short" and any(place == d["loc"][: len(place)] != d["loc"] for d in details):
                     continue
                 missing = detail["type"] == "missing"
-                self.mistakes.append((_origin(tree, detail["loc"], missing=missing, tagged=True), _message(detail)))
+                self.mistakes.append((origin(tree, detail["loc"], missing=missing, tagged=True), _message(detail)))
         return None
 
 
-def _own(tree: _Branch) -> _Branch:
+def _own(tree: Branch) -> Branch:
     """What an entry says itself, without what it inherits from."""
-    return _Branch({key: item for key, item in tree.items() if key != "base"}, tree.place)
+    return Branch({key: item for key, item in tree.items() if key != "base"}, tree.place)
 
 
-def _base(section: str, tree: _Branch) -> tuple[Any, Keys]:
+def _base(section: str, tree: Branch) -> tuple[Any, Keys]:
     """What an entry inherits from, None for nothing, and where that stands."""
     if "base" in tree:
-        return _plain(tree["base"]), (*tree.place, "base")
-    if section == "runs" and isinstance(tree.get("checkpoint"), _Branch):
+        return plain(tree["base"]), (*tree.place, "base")
+    if section == "runs" and isinstance(tree.get("checkpoint"), Branch):
         # Weights of a run: its model and data too.
-        return _plain(tree["checkpoint"]).get("run"), (*tree.place, "checkpoint", "run")
+        return plain(tree["checkpoint"]).get("run"), (*tree.place, "checkpoint", "run")
     return None, tree.place
 
 
