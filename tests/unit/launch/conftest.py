@@ -1,4 +1,4 @@
-"""A SLURM that does nothing, for tests of what is asked of it."""
+"""The training of the run `dip`, and a SLURM that does nothing, for tests of what is asked of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm, install
+
+from dip.launch.jobs import TrainingJob
+from dip.paths import RunFolder
+from dip.schema import Params, TrainingSpec
 
 
 @pytest.fixture
@@ -17,3 +21,16 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     monkeypatch.setattr("dip.launch.slurm._ASK_AGAIN_SECONDS", 0.01)
     monkeypatch.setattr("dip.launch.launcher._APPEARS_SECONDS", 0)
     return fake
+
+
+@pytest.fixture
+def params(workplace: Path) -> Params:
+    from dip import params
+
+    return params.load()
+
+
+@pytest.fixture
+def job(params: Params, spec: TrainingSpec) -> TrainingJob:
+    """The training of the run `dip`."""
+    return TrainingJob.of("dip", RunFolder.of("demo", "dip"), spec)
