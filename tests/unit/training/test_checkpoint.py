@@ -104,22 +104,25 @@ def test_damaged_state_is_passed_over_with_a_warning(
     assert "state-00000002.pt is damaged" in caplog.text and "going back to the one before" in caplog.text
 
 
-def test_damaged_state_does_not_take_the_place_of_a_good_one(tmp_path: Path) -> None:
-    """Wrong: after going back, the two states that are kept would be one good and one damaged."""
-    folder = StateFolder(tmp_path)
+def with_a_damaged_state(path: Path) -> StateFolder:
+    """States of steps 2 and 4, of which the latter is damaged."""
+    folder = StateFolder(path)
     for step in (2, 4):
         folder.save(step, state(step))
-    (tmp_path / "state-00000004.pt").write_bytes(b"")
+    (path / "state-00000004.pt").write_bytes(b"")
+    return folder
+
+
+def test_damaged_state_does_not_take_the_place_of_a_good_one(tmp_path: Path) -> None:
+    """Wrong: after going back, the two states that are kept would be one good and one damaged."""
+    folder = with_a_damaged_state(tmp_path)
     folder.save(3, state(3))
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["state-00000002.pt", "state-00000003.pt"]
 
 
 def test_damaged_state_is_not_kept_as_the_spare(tmp_path: Path) -> None:
     """Wrong: the good state that the training went on from would be removed, and the damaged one kept in its place."""
-    folder = StateFolder(tmp_path)
-    for step in (2, 4):
-        folder.save(step, state(step))
-    (tmp_path / "state-00000004.pt").write_bytes(b"")
+    folder = with_a_damaged_state(tmp_path)
     assert folder.find() == 2
     folder.save(5, state(5))
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["state-00000002.pt", "state-00000005.pt"]
@@ -127,10 +130,7 @@ def test_damaged_state_is_not_kept_as_the_spare(tmp_path: Path) -> None:
 
 def test_state_that_is_saved_again_in_the_place_of_a_damaged_one_is_kept(tmp_path: Path) -> None:
     """Wrong: the training would come to the step of the damaged state once more, and remove what it has just saved."""
-    folder = StateFolder(tmp_path)
-    for step in (2, 4):
-        folder.save(step, state(step))
-    (tmp_path / "state-00000004.pt").write_bytes(b"")
+    folder = with_a_damaged_state(tmp_path)
     assert folder.find() == 2
     folder.save(4, state(4))
     assert folder.find() == folder.newest() == 4
