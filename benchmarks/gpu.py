@@ -3,13 +3,14 @@
     python benchmarks/gpu.py export                        # where the project is installed: writes build/gpu-runs.json
     python benchmarks/gpu.py latency [RUN ...]             # 100 steps at batch 1, images/s at the best batch
     python benchmarks/gpu.py training [RUN ...]            # images/s and model-FLOP utilisation of a training step
+    python benchmarks/gpu.py ways [RUN ...]                # other ways to compile, beside the product's
     python benchmarks/gpu.py table2 [RUN ...] --seeds 0 1  # train, sample and evaluate rows of the `small` study
     python benchmarks/gpu.py tables                        # all figures there are, as Markdown
 
 All but `export` need PyTorch, timm, einops and pandas (with what these bring), and `src` on the PYTHONPATH; `table2`
 takes photographs from scikit-image and scikit-learn. A call makes pieces until `--minutes` are over, one line of
---output each, and the same command again goes on with those that are missing. Weights and images of `latency` and
-`training` are random, and training is without alignment, whose encoder is no part of the model.
+--output each, and the same command again goes on with those that are missing. Weights and images of `latency`,
+`training` and `ways` are random, and training is without alignment, whose encoder is no part of the model.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from gpu_ways import WAYS, ways
 from products import best_seconds
 from steps import model_of, training_step
 
@@ -53,6 +55,21 @@ COLUMNS = {
         "tflops",
         "utilisation_of_product",
         "utilisation_of_peak",
+    ),
+    "ways": (
+        "step_ms",
+        "latency_seconds",
+        "attention_ms",
+        "products_ms",
+        "others_ms",
+        "kernels",
+        "relative_error",
+        "start_seconds",
+        "training_ms",
+        "training_attention_ms",
+        "training_products_ms",
+        "training_others_ms",
+        "batch_size",
     ),
     "table2": ("fid", "sfid", "inception_score", "precision", "recall", "training_seconds", "sampling_seconds"),
 }
@@ -165,6 +182,11 @@ def pieces(options: argparse.Namespace) -> Iterator[Piece]:
             for name in names:
                 yield {"run": name, "seed": seed}, lambda n=name, s=seed: table2(runs[n], s, evaluator)
         return
+    if options.what == "ways":
+        for name in names:
+            for way in options.ways:
+                yield {"run": name, "way": way}, functools.partial(ways, runs[name], way)
+        return
     for name in names:
         for speed in options.speeds:
             if options.what == "latency":
@@ -189,8 +211,8 @@ def make(options: argparse.Namespace) -> None:
         start = time.perf_counter()
         try:
             figures = work()
-        except torch.cuda.OutOfMemoryError as error:
-            figures = {"error": str(error).partition("\n")[0]}
+        except RuntimeError as error:  # no memory, or a way that does not compile: the other pieces are made
+            figures = {"error": str(error).strip().partition("\n")[0]}
         line = {**key, **figures, "seconds": time.perf_counter() - start, "versions": describe_environment()}
         with options.output.open("a") as file:
             file.write(json.dumps(line, sort_keys=True) + "\n")
@@ -215,7 +237,7 @@ def tables(path: Path) -> str:
         frame["peak_memory_gb"] = frame["peak_memory_bytes"] / 1e9
     parts = []
     for (what, device), rows in frame.groupby(["what", "device"]):
-        key = "seed" if what == "table2" else "speed"
+        key = {"table2": "seed", "ways": "way"}.get(str(what), "speed")
         shown = rows[["run", key, *(name for name in COLUMNS[str(what)] if name in rows)]]
         parts.append(f"### {what}, {device}\n\n{shown.to_markdown(index=False, floatfmt='.4g')}\n")
     return "\n".join(parts)
@@ -224,10 +246,11 @@ def tables(path: Path) -> str:
 def main() -> None:
     """Make pieces, or show what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("export", "latency", "training", "table2", "tables"))
+    parser.add_argument("what", choices=("export", "latency", "training", "ways", "table2", "tables"))
     parser.add_argument("run", nargs="*", help="exported runs; all of the study if none is given")
     parser.add_argument("--runs", type=Path, default=RUNS, help="what `export` wrote")
     parser.add_argument("--speeds", nargs="+", default=SPEEDS, choices=("plain", "fast", "compiled"))
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1))
     parser.add_argument("--search", type=float, default=120, help="seconds after which no larger batch is tried")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no piece after so many")

@@ -36,10 +36,10 @@ def model_of(run: Run) -> DiP:
 
 
 def randomize(model: Module) -> Module:
-    """Give all weights but norms and biases random values, none of them zero; returns the model."""
+    """Give all weights but norms and biases random values that keep the scale of activations; returns the model."""
     for parameter in model.parameters():
         if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.02)
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     return model
 
 
@@ -49,14 +49,25 @@ def with_backbone(run: Run, hidden_size: int, depth: int, num_heads: int) -> Run
     return run.model_copy(update={"model": run.model.model_copy(update=sizes)})
 
 
-def training_step(run: Run, speed: str, batch_size: int) -> TrainingStep:
-    """Forward and backward pass, gradient norm, optimiser and one average, on random images and without alignment."""
+def training_step(
+    run: Run, speed: str, batch_size: int, *, prepare: Callable[[DiP], None] | None = None
+) -> TrainingStep:
+    """Forward and backward pass, gradient norm, optimiser and one average, on random images and without alignment.
+
+    Args:
+        run: Model and training.
+        speed: As `dip.speed.set_speed` takes it.
+        batch_size: Images of a step.
+        prepare: What is done to the model then.
+    """
     device, size = pick_device(), run.dataset.image_size
     training = run.training.model_copy(update={"alignment": None, "batch_size": batch_size, "ema_decays": ()})
     x_1 = torch.rand(batch_size, 3, size, size, device=device) * 2 - 1
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
     model = model_of(run)
     set_speed(model, speed)
+    if prepare is not None:
+        prepare(model)
     objective, optimizer = Objective(model, None, training), make_optimizer(model, training)
     ema = EMA(model, training.ema_decay)
 

@@ -29,7 +29,7 @@ for command in {{commands}}:
 
 
 def call(folder: Path, *commands: list[str]) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "TORCH_COMPILE_DISABLE": "1"}
     command = [sys.executable, "-c", BARE.replace("{commands}", repr(commands))]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -57,17 +57,21 @@ def folder(tmp_path):
 
 def test_pieces(folder):
     """Every kind of piece is made, none twice, and one that was cut off again."""
-    commands = [["latency", "small_dip"], ["training", "small_dip"], ["table2", "small_dip", "--seeds", "0"]]
+    ways = ["ways", "small_dip", "--ways", "blocks", "all"]
+    commands = [["latency", "small_dip"], ["training", "small_dip"], ways, ["table2", "small_dip", "--seeds", "0"]]
     call(folder, *commands)
     figures = folder / "figures.jsonl"
     lines = [json.loads(line) for line in figures.read_text().splitlines()]
-    assert [(line["what"], line.get("speed", line.get("seed"))) for line in lines] == [
-        ("latency", "fast"), ("latency", "plain"), ("training", "fast"), ("training", "plain"), ("table2", 0),
+    assert [(line["what"], line.get("speed", line.get("way", line.get("seed")))) for line in lines] == [
+        ("latency", "fast"), ("latency", "plain"), ("training", "fast"), ("training", "plain"),
+        ("ways", "blocks"), ("ways", "all"), ("table2", 0),
     ]  # fmt: skip
-    latency, _, training, _, row = lines
+    latency, _, training, _, way, _, row = lines
     assert latency["num_function_evaluations"] == 3  # one of the two steps lies in the interval of guidance
     assert training["batch_size"] == 8
     assert training["tflops"] == pytest.approx(training["images_per_second"] * training["gflops_per_image"] / 1e3)
+    assert way["step_ms"] > 0
+    assert way["relative_error"] < 1e-5
     assert row["fid"] > 0
     assert (row["num_samples"], row["num_steps"]) == (300, 3)
 
