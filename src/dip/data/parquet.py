@@ -69,8 +69,7 @@ class ParquetSource:
         joined = np.concatenate(labels)
         if not len(joined):
             raise ValueError(f"{files[0].parent}: the Parquet files have no rows")
-        classes = names or [str(label) for label in range(int(joined.max()) + 1)]
-        _check_labels(joined, classes, files[0].parent)
+        classes = _classes(joined, names, files[0].parent)
         return cls(tuple(files), tuple(map(len, labels)), classes, joined)
 
     def part(self, start: int, stop: int) -> ParquetPart:
@@ -131,13 +130,20 @@ def _class_names(schema: pa.Schema) -> list[str] | None:
     return [str(name) for name in names] if names else None
 
 
-def _check_labels(labels: NDArray[np.int64], classes: list[str], where: Path) -> None:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= len(classes):
+def _classes(labels: NDArray[np.int64], names: list[str] | None, where: Path) -> list[str]:
+    """Names of the classes, which are their numbers where the files have none.
+
+    Raises:
+        ValueError: A label is out of range, or a class is empty.
+    """
+    found = np.unique(labels)
+    low, high = int(found[0]), int(found[-1])
+    num_classes = len(names) if names else high + 1
+    if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
-        raise ValueError(f"{where}: a label is {wrong}, expected 0 to {len(classes) - 1}; a test split has no labels")
-    empty = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
-    if len(empty):
-        raise ValueError(
-            f"{where}: class {empty[0]} ({classes[empty[0]]}) has no images; every class needs at least one"
-        )
+        raise ValueError(f"{where}: a label is {wrong}, expected 0 to {num_classes - 1}; a test split has no labels")
+    if len(found) < num_classes:  # told before there is a name for each: labels may be as large as 2^63
+        empty = int(np.argmax(np.append(found, -1) != np.arange(len(found) + 1)))
+        name = names[empty] if names else empty
+        raise ValueError(f"{where}: class {empty} ({name}) has no images; every class needs at least one")
+    return names or [str(label) for label in range(num_classes)]

@@ -76,6 +76,13 @@ def test_parquet_that_cannot_be_used(tmp_path: Path, settings: Make, problem: st
         list(open_source("x", settings(tmp_path / "hf", num_images=2)).part(0, 2).read())
 
 
+def test_labels_that_are_no_classes_take_no_memory(tmp_path: Path, settings: Make) -> None:
+    """Wrong: a column of identifiers would be given a name for every number up to the largest, until memory ends."""
+    write_parquet(tmp_path / "a.parquet", [JPEG, JPEG, JPEG], [2**62, 0, 1])
+    with pytest.raises(ValueError, match=r"class 2 \(2\) has no images; every class needs at least one"):
+        open_source("x", settings(tmp_path))
+
+
 def test_a_damaged_page_is_told_with_its_file(tmp_path: Path, settings: Make) -> None:
     """Wrong: nobody would know which of 294 files to download again."""
     write_parquet(tmp_path / "a.parquet", [JPEG], [0])
