@@ -101,16 +101,18 @@ def _rows(file: pq.ParquetFile, path: Path, start: int, stop: int) -> Iterator[b
             row = first
             for batch in file.iter_batches(_BATCH, row_groups=[group], columns=["image.bytes"], use_threads=False):
                 contents = batch.column("image").field("bytes")
-                for content in contents.slice(max(start - row, 0), max(stop - max(row, start), 0)):
-                    yield _content(content, path)
+                for number in range(max(start, row), min(stop, row + len(batch))):
+                    yield _content(contents[number - row], path, number)
                 row += len(batch)
         first += count
 
 
-def _content(scalar: pa.Scalar, path: Path) -> bytes:
+def _content(scalar: pa.Scalar, path: Path, row: int) -> bytes:
     buffer = scalar.as_buffer()
     if buffer is None:
-        raise ValueError(f"{path}: an image has a path and no bytes; download the files with the images in them")
+        raise ValueError(
+            f"{path}: row {row} has no bytes of an image; download the files with the images in them, or leave it out"
+        )
     return buffer.slice(0, min(buffer.size, MAX_FILE_BYTES + 1)).to_pybytes()
 
 

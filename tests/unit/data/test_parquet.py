@@ -57,7 +57,7 @@ def test_parquet_that_cannot_be_used(tmp_path: Path, settings: Make, problem: st
         "label": "1 rows have no label",
         "range": "a label is -1, expected 0 to 1; a test split has no labels",
         "empty": r"class 1 \(b\) has no images",
-        "bytes": "an image has a path and no bytes",
+        "bytes": r"a\.parquet: row 1 has no bytes of an image",
         "rows": "the Parquet files have no rows",
     }
     if problem == "damaged":
