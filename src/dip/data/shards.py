@@ -162,8 +162,8 @@ def _is_mended(task: Task, record: Record) -> bool:
 
 
 def _was_finished(store: Store) -> bool:
-    """Whether labels are there, written after all shards; Snakemake deletes the manifest before a new run."""
-    return any(store.folder.glob("labels-*.npy"))
+    """Whether anything is there that is written after all shards: the manifest, which Snakemake deletes, or others."""
+    return any(any(store.folder.glob(pattern)) for pattern in (store.manifest.name, "labels-*.npy", "index-*.csv"))
 
 
 def _header(num_images: int, image_size: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,9 @@ def test_shard_that_is_cut_off_is_written_again(tmp_path: Path, files: Files, se
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("by_snakemake", [False, True])
+@pytest.mark.parametrize("lost", [[], ["manifest.json"], ["labels-*.npy"], ["manifest.json", "labels-*.npy"]])
 def test_damaged_shard_is_written_again(
-    tmp_path: Path, files: Files, settings: Make, store: Store, decoded: list[bytes], by_snakemake: bool
+    tmp_path: Path, files: Files, settings: Make, store: Store, decoded: list[bytes], lost: list[str]
 ) -> None:
     """Wrong: `dip verify` would send to `dip prepare`, which would publish the damaged shard once more."""
     dataset = settings(write_folder(tmp_path / "train", files))
@@ -60,8 +61,8 @@ def test_damaged_shard_is_written_again(
     with pytest.raises(ValueError, match="prepare it again"):
         verify("x", dataset, store)
     decoded.clear()
-    if by_snakemake:
-        store.manifest.unlink()  # as it deletes the outputs of a job before it starts it
+    for path in itertools.chain.from_iterable(map(store.folder.glob, lost)):
+        path.unlink()  # damaged as well; or the manifest by Snakemake, which deletes outputs before it starts a job
     prepare("x", dataset, store)
     assert content_of(store) == before
     assert decoded == [files[name] for name in sorted(files)[2:4]], "what is right stays"
