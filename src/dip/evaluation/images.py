@@ -46,7 +46,8 @@ class FolderImages:
         self.folder = folder
         names = (str(path.relative_to(folder)) for path in folder.rglob("*"))
         found = (name for name in names if name.lower().endswith(_SUFFIXES) and is_image(name))
-        self.paths = [path for name in sorted(found, key=_natural) if (path := folder / name).is_file()]
+        ordered = sorted(sorted(found), key=_natural)  # 1.png and 01.png by their text
+        self.paths = [path for name in ordered if (path := folder / name).is_file()]
         if not self.paths:
             raise ValueError(f"{folder}: there are no images in it; expected PNG files, or give an npz with arr_0")
         self.shape = (len(self.paths), *_read(self.paths[0]).shape)

@@ -42,6 +42,16 @@ def test_digits_that_are_no_numbers_are_text(folder: Path) -> None:
     assert np.array_equal(FolderImages(folder)[:], IMAGES[[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 10]])
 
 
+def test_equal_numbers_have_one_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checksum and Inception score would depend on the order in which a file system lists names."""
+    Image.fromarray(IMAGES[0]).save(folder / "01.png")
+    paths = FolderImages(folder).paths
+    listed = list(folder.rglob("*"))
+    for order in (sorted(listed), sorted(listed, reverse=True)):
+        monkeypatch.setattr(Path, "rglob", lambda *_, order=order: order)
+        assert FolderImages(folder).paths == paths
+
+
 def test_hidden_files_are_no_images(folder: Path) -> None:
     """What a Mac or a notebook leaves would be counted, and a copy of an image be measured as one more."""
     (folder / "._3.png").write_bytes(b"\0\5\x16\7")
