@@ -112,7 +112,7 @@ def _read(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # of damaged content
+    except Exception as error:  # whatever a decoder says of damaged content
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
     if image.mode != "RGB":
         raise ValueError(f"{path}: its pixels are of mode {image.mode}; expected 8-bit RGB")

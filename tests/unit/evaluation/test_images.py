@@ -161,3 +161,8 @@ def test_damaged_headers_are_named(folder: Path) -> None:
     (folder / "5.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
     with pytest.raises(ValueError, match=r"5\.png: cannot be read as an image \(Truncated IHDR"):
         FolderImages(folder)[4:6]
+    Image.fromarray(IMAGES[5]).save(folder / "5.png", "DDS")
+    content = (folder / "5.png").read_bytes()
+    (folder / "5.png").write_bytes(content[:80] + bytes(4) + content[84:])  # the format of its pixels
+    with pytest.raises(ValueError, match=r"5\.png: cannot be read as an image \(Unknown pixel format"):
+        FolderImages(folder)[4:6]
