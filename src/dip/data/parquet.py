@@ -104,6 +104,8 @@ def _rows(file: pq.ParquetFile, path: Path, start: int, stop: int) -> Iterator[b
                 for number in range(max(start, row), min(stop, row + len(batch))):
                     yield _content(contents[number - row], path, number)
                 row += len(batch)
+                if row >= stop:
+                    return
         first += count
 
 

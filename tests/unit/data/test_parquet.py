@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from image_files import encoded, picture, write_parquet
 
@@ -43,12 +46,26 @@ def test_large_row_groups_are_read_in_pieces(tmp_path: Path, settings: Make, mon
         assert list(source.part(start, stop).read()) == contents[start:stop]
 
 
+def test_rows_behind_the_last_are_not_read(tmp_path: Path, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a file of one row group, as pandas writes it, would be read to its end for each of 64 shards."""
+    read, batches = [], pq.ParquetFile.iter_batches
+
+    def watch(*arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        for batch in batches(*arguments, **options):
+            read.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr("dip.data.parquet._BATCH", 4)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watch)
+    contents = [bytes([number]) for number in range(40)]
+    write_parquet(tmp_path / "a.parquet", contents, [number % 2 for number in range(40)], rows=40)
+    assert list(open_source("x", settings(tmp_path, num_images=40)).part(5, 9).read()) == contents[5:9]
+    assert read == [4, 4, 4]
+
+
 @pytest.mark.parametrize("problem", ["damaged", "columns", "list", "label", "range", "empty", "bytes", "rows"])
 def test_parquet_that_cannot_be_used(tmp_path: Path, settings: Make, problem: str) -> None:
     """Wrong: another data set, a test split or half a download would end in a traceback."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path = write_parquet(tmp_path / "hf/a.parquet", [JPEG, JPEG], [0, 1], ["a", "b"])
     messages = {
         "damaged": "not a readable Parquet file",
