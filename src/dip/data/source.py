@@ -157,8 +157,8 @@ def open_source(name: str, dataset: ImageFiles) -> Source:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files of a download: those of the training split, where files are named by split."""
-    found = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
+    """The Parquet files of a download: those of the training split, where files are named by split; no hidden ones."""
+    found = sorted([*folder.glob("[!.]*.parquet"), *folder.glob("data/[!.]*.parquet")])
     return [path for path in found if path.name.startswith("train")] or found
 
 

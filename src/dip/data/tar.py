@@ -92,9 +92,9 @@ def _list(file: BinaryIO, path: Path) -> dict[str, tuple[Names, Places]]:
         listed = 0
         for member in outer:
             _check(member, path)
-            if member.isdir():
-                continue
             inner = PurePosixPath(member.name)
+            if member.isdir() or inner.name.startswith("."):  # `._n01440764.tar`, which a Mac packs beside a file
+                continue
             if inner.suffix != ".tar":
                 raise ValueError(f"{path}: '{member.name}' is not a tar; expected one tar for each class")
             if inner.stem in by_class:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from image_files import encoded, picture, write_folder, write_tar_of_tars
+from image_files import encoded, picture, write_folder, write_parquet, write_tar_of_tars
 
 from dip.data.source import Source, open_source
 from dip.schema import ImageNet
@@ -44,6 +45,17 @@ def test_hidden_folders_are_left_out(tmp_path: Path, files: Files, settings: Mak
     archive = write_tar_of_tars(tmp_path / "train.tar", files | hidden)
     for path in (folder, archive):
         assert list(read_all(open_source("x", settings(path)))) == sorted(files)
+
+
+def test_hidden_files_are_no_archives(tmp_path: Path, files: Files, settings: Make) -> None:
+    """Wrong: what a Mac leaves beside files would be a class without images, or a download that is damaged."""
+    write_tar_of_tars(tmp_path / "train.tar", files)
+    with tarfile.open(tmp_path / "train.tar", "a") as archive:
+        archive.addfile(tarfile.TarInfo("./._n01440764.tar"))
+    parquet = write_parquet(tmp_path / "hf/0.parquet", list(files.values()), [1, 1, 0, 0, 0])
+    (parquet.parent / "._0.parquet").write_bytes(b"\0\5\x16\7")
+    for path in (tmp_path / "train.tar", parquet.parent):
+        assert sorted(read_all(open_source("x", settings(path))).values()) == sorted(files.values())
 
 
 def test_another_image_of_the_same_name_is_noticed(tmp_path: Path, files: Files, settings: Make) -> None:
