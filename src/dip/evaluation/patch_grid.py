@@ -73,19 +73,17 @@ def _add(total: _Energies, images: NDArray[np.uint8], size: int) -> None:
     """Add a batch of images, shape (n, H, W, 3)."""
     n, height, width, _ = images.shape
     values = images.astype(np.float32) - np.float32(127.5)
-    for axis, length in ((1, height), (2, width)):
-        steps = np.diff(values, axis=axis)  # length - 1 along the axis
-        borders = np.arange(size - 1, length - 1, size)
-        everywhere, across = _energy(steps), _energy(steps.take(borders, axis=axis))
-        total.across += n * across
-        total.inside += n * (everywhere * (length - 1) - across * len(borders)) / (length - 1 - len(borders))
     patches = values.reshape(n, height // size, size, width // size, size, 3)  # (n, H/P, P, W/P, P, 3)
+    first, last = slice(size, None, size), slice(size - 1, -1, size)  # rows or columns after and before a border
+    total.across += n * _energy(values[:, first] - values[:, last])
+    total.across += n * _energy(values[:, :, first] - values[:, :, last])
+    total.inside += n * (_energy(np.diff(patches, axis=2)) + _energy(np.diff(patches, axis=4)))
     repeated = patches.mean(axis=(1, 3))  # (n, P, P, 3)
     total.repeated += n * _energy(repeated - repeated.mean(axis=(1, 2), keepdims=True))
     total.within += n * (_energy(patches) - _energy(patches.mean(axis=2).mean(axis=3)))
 
 
 def _energy(values: NDArray[np.float32]) -> float:
-    """Mean square, in one pass."""
-    flat = values.ravel()
-    return float(flat @ flat) / flat.size
+    """Mean square, in one pass: in float32 of a row at most, where the sum of all loses the third digit."""
+    rows = values.reshape(*values.shape[:2], -1)
+    return float(np.vecdot(rows, rows).sum(dtype=np.float64)) / values.size

@@ -96,6 +96,19 @@ def test_period_is_the_energy_at_the_patch_frequency(images: Images) -> None:
     assert energies.repeated == pytest.approx(at_grid.mean(axis=1).sum(), rel=1e-4)
 
 
+def test_large_images_keep_their_digits(images: Images) -> None:
+    """Wrong: squares of millions of pixels, summed in float32, would lose the third digit, and each machine another."""
+    large = images[:64].repeat(8, axis=1).repeat(8, axis=2)  # 256 x 256
+    values = large.astype(np.float64)
+    steps = [np.diff(values, axis=axis).swapaxes(0, axis) ** 2 for axis in (1, 2)]
+    at_border = np.arange(1, 256) % 16 == 0
+    inside, across = (64 * sum(step[kind].mean() for step in steps) for kind in (~at_border, at_border))
+    energies = module._energies(large, 16)
+    assert (energies.inside, energies.across) == pytest.approx((inside, across), rel=1e-6)
+    patches = values.reshape(64, 16, 16, 16, 16, 3)
+    assert energies.within == pytest.approx(64 * patches.var(axis=(2, 4)).mean(), rel=1e-4)
+
+
 def test_a_spread_of_many_images_is_taken(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: 50,000 samples would take minutes, or only those of the first classes would be looked at."""
     monkeypatch.setattr(module, "MOST_IMAGES", 300)
@@ -111,3 +124,5 @@ def test_images_without_a_grid_have_no_energy_at_it(images: Images, size: int) -
 def test_images_without_detail(images: Images) -> None:
     """Wrong: a collapsed model would end in NaN, which is not JSON."""
     assert patch_grid(np.full_like(images, 7), images, P) is None
+    blocks = images[:, ::P, ::P].repeat(P, axis=1).repeat(P, axis=2)  # only between patches
+    assert patch_grid(blocks, images, P) is None and patch_grid(images, blocks, P) is None
