@@ -61,7 +61,7 @@ class ParquetSource:
         for path in files:
             with _opened(path) as file:
                 _check_columns(file.schema_arrow, path)
-                names = names or _class_names(file.schema_arrow)
+                names = names or _class_names(file.schema_arrow, path)
                 column = file.read(columns=["label"]).column("label")
             if column.null_count:
                 raise ValueError(f"{path}: {column.null_count} rows have no label")
@@ -88,7 +88,7 @@ def _opened(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path, **options) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last over names of columns
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path}: not a readable Parquet file ({reason}); download it again") from error
 
@@ -127,11 +127,15 @@ def _check_columns(schema: pa.Schema, path: Path) -> None:
         raise ValueError(f"{path}: expected the columns image {{bytes, path}} and label (a number), got {found}")
 
 
-def _class_names(schema: pa.Schema) -> list[str] | None:
+def _class_names(schema: pa.Schema, path: Path) -> list[str] | None:
     """Names of the classes as `datasets` writes them, None where it did not."""
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = metadata.get("info", {}).get("features", {}).get("label", {}).get("names")
-    return [str(name) for name in names] if names else None
+    try:
+        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError as error:
+        raise ValueError(f"{path}: its metadata is not JSON ({error}); download it again") from error
+    for key in ("info", "features", "label", "names"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return [str(name) for name in found] if isinstance(found, list) and found else None
 
 
 def _classes(labels: NDArray[np.int64], names: list[str] | None, where: Path) -> list[str]:

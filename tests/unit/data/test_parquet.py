@@ -63,7 +63,9 @@ def test_rows_behind_the_last_are_not_read(tmp_path: Path, settings: Make, monke
     assert read == [4, 4, 4]
 
 
-@pytest.mark.parametrize("problem", ["damaged", "columns", "list", "label", "range", "empty", "bytes", "rows"])
+@pytest.mark.parametrize(
+    "problem", ["damaged", "columns", "list", "label", "range", "empty", "bytes", "rows", "json", "utf8"]
+)
 def test_parquet_that_cannot_be_used(tmp_path: Path, settings: Make, problem: str) -> None:
     """Wrong: another data set, a test split or half a download would end in a traceback."""
     path = write_parquet(tmp_path / "hf/a.parquet", [JPEG, JPEG], [0, 1], ["a", "b"])
@@ -76,6 +78,8 @@ def test_parquet_that_cannot_be_used(tmp_path: Path, settings: Make, problem: st
         "empty": r"class 1 \(b\) has no images",
         "bytes": r"a\.parquet: row 1 has no bytes of an image",
         "rows": "the Parquet files have no rows",
+        "json": r"a\.parquet: its metadata is not JSON \(.*download it again",
+        "utf8": r"a\.parquet: not a readable Parquet file \('utf-8' codec can't decode",
     }
     if problem == "damaged":
         path.write_bytes(path.read_bytes()[:-10])
@@ -86,6 +90,10 @@ def test_parquet_that_cannot_be_used(tmp_path: Path, settings: Make, problem: st
         pq.write_table(pa.table({"image": image, "label": [0, 1]}), path)
     elif problem == "rows":
         write_parquet(path, [], [])
+    elif problem == "json":
+        pq.write_table(pq.read_table(path).replace_schema_metadata({"huggingface": '{"info": '}), path)
+    elif problem == "utf8":
+        path.write_bytes(path.read_bytes().replace(b"label", b"labe\xff"))
     else:
         labels = {"label": [0, None], "range": [0, -1], "empty": [0, 0], "bytes": [0, 1]}[problem]
         write_parquet(path, [JPEG, None if problem == "bytes" else JPEG], labels, ["a", "b"])
