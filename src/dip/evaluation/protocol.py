@@ -83,7 +83,7 @@ def evaluate(
     for deviation in source_deviations(images):
         _log.warning("%s: %s", samples_path, deviation)
     reference = load_reference(reference_path)
-    _check_pair(images, reference, samples_path, reference_path, num_samples)
+    check_pair(images, reference.images, samples_path, reference_path, num_samples)
     check_neighbours(k, reference=len(reference.images), sample=len(images))
     _check_extractor(reference, extractor, reference_path)
     _check_dimensions(reference, extract(extractor, reference.images[:1], device=device), extractor, reference_path)
@@ -199,6 +199,27 @@ def write_reference(
     write_npz(path, arrays)
 
 
+def check_pair(
+    images: ImageSet, real: ImageSet, samples_path: str | Path, reference_path: str | Path, num_samples: int
+) -> None:
+    """Whether samples are as many as they have to be, and of the size of real images.
+
+    Raises:
+        ValueError: Another number or another resolution.
+    """
+    if len(images) != num_samples:
+        raise ValueError(
+            f"{samples_path}: expected {num_samples} samples, found {len(images)}: FID depends on their number; "
+            f"sample the missing ones, or give --samples, --reference and `--num-samples {len(images)}` to `dip "
+            "evaluate`, and the result will say so"
+        )
+    if images.shape[1:] != real.shape[1:]:
+        raise ValueError(
+            f"samples and reference differ in resolution: {images.shape[1]} x {images.shape[2]} in {samples_path}, "
+            f"{real.shape[1]} x {real.shape[2]} in {reference_path}"
+        )
+
+
 def _check_dimensions(reference: Reference, features: Features, extractor: Extractor, path: str | Path) -> None:
     """Whether a reference's statistics are of such features, here those of one image."""
     for statistics, of_one in ((reference.pool, features.pool), (reference.spatial, features.spatial)):
@@ -207,22 +228,6 @@ def _check_dimensions(reference: Reference, features: Features, extractor: Extra
                 f"{path}: its statistics have dimension {len(statistics.mean)}, but {extractor.name} gives "
                 f"{of_one.shape[1]}: the reference was written with another feature extractor"
             )
-
-
-def _check_pair(
-    images: ImageSet, reference: Reference, samples_path: str | Path, reference_path: str | Path, num_samples: int
-) -> None:
-    if len(images) != num_samples:
-        raise ValueError(
-            f"{samples_path}: expected {num_samples} samples, found {len(images)}: FID depends on their number; "
-            f"sample the missing ones, or give --samples, --reference and `--num-samples {len(images)}` to `dip "
-            "evaluate`, and the result will say so"
-        )
-    if images.shape[1:] != reference.images.shape[1:]:
-        raise ValueError(
-            f"samples and reference differ in resolution: {images.shape[1]} x {images.shape[2]} in {samples_path}, "
-            f"{reference.images.shape[1]} x {reference.images.shape[2]} in {reference_path}"
-        )
 
 
 def _check_extractor(reference: Reference, extractor: Extractor, path: str | Path) -> None:

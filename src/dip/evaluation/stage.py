@@ -12,7 +12,8 @@ from dip.data.dataset import ImageStore
 from dip.data.photographs import held_out_crops
 from dip.environment import pick_device
 from dip.evaluation.features import Extractor, ImageSet, open_extractor
-from dip.evaluation.protocol import PROTOCOL_NUM_SAMPLES, evaluate, write_reference
+from dip.evaluation.images import open_images
+from dip.evaluation.protocol import PROTOCOL_NUM_SAMPLES, check_pair, evaluate, write_reference
 from dip.files import atomic_copy, check_writable, sha256, write_json
 from dip.paths import RunFolder, Store, feature_network, given_path, reference
 from dip.schema import (
@@ -140,7 +141,7 @@ def evaluate_files(
         settings |= _name_of_file(evaluation)
     elif Store.of(reference_name).manifest.is_file():
         extractor = open_extractor("inception", inception)
-        path = _dataset_reference(reference_name, extractor)
+        path = _dataset_reference(reference_name, extractor, samples, num_samples)
     else:
         raise ValueError(
             f"reference '{reference_name}': it is no npz file, no evaluator of params.yaml "
@@ -151,13 +152,17 @@ def evaluate_files(
     return output, metrics
 
 
-def _dataset_reference(dataset: str, extractor: Extractor) -> Path:
-    """The reference file of a prepared dataset for one feature network and one preparation; made if it is missing."""
+def _dataset_reference(dataset: str, extractor: Extractor, samples: Path, num_samples: int) -> Path:
+    """The reference file of a prepared dataset for one feature network and one preparation; made if it is missing.
+
+    That takes all images of the dataset, so it is made for samples alone that can be compared with them.
+    """
     store = Store.of(dataset)
     digest = hashlib.sha256(extractor.sha256.encode() + store.manifest.read_bytes()).hexdigest()
     path = reference(f"{dataset}-{digest[:12]}")
     if not path.is_file():
         images = ImageStore(store).images
+        check_pair(open_images(samples)[0], images, samples, store.folder, num_samples)
         title = f"all {len(images)} images of {dataset}"
         write_reference(path, images, extractor, name=title, device=pick_device(), progress=True)
     return path

@@ -109,6 +109,18 @@ def test_references_are_files_evaluators_or_datasets(place):
         stage.evaluate_files(samples, "nothing", evaluators={}, num_samples=30)
 
 
+def test_a_dataset_is_not_gone_through_for_samples_that_do_not_fit(place, monkeypatch):
+    """After hours of features a mistyped name, a missing sample or another size would come to light."""
+    monkeypatch.setattr(stage, "write_reference", lambda *arguments, **options: pytest.fail("it began to measure"))
+    np.savez(place / "small.npz", arr_0=np.zeros((30, 16, 16, 3), np.uint8))
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        stage.evaluate_files(place / "absent.npz", "crops", evaluators={}, num_samples=30)
+    with pytest.raises(ValueError, match="expected 50000 samples, found 30"):
+        stage.evaluate_files(place / "samples.npz", "crops", evaluators={})
+    with pytest.raises(ValueError, match=r"differ in resolution: 16 x 16 in .*small\.npz, 32 x 32 in data/crops"):
+        stage.evaluate_files(place / "small.npz", "crops", evaluators={}, num_samples=30)
+
+
 def test_a_folder_and_an_npz_give_the_same_metrics(place, crops):
     """Samples as PNG files would be read in another way or another order."""
     Path("folder").mkdir()
