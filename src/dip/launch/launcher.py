@@ -193,8 +193,15 @@ def _call(torchrun: list[str], folder: WorkFolder) -> int:
     before = {signal.SIGUSR2: signal.signal(signal.SIGUSR2, signal.SIG_IGN)}
     try:
         with subprocess.Popen(torchrun) as process:
-            before[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
             signal.signal(signal.SIGUSR2, lambda number, frame: _signal_worker(folder, number))
+
+            def end(number: int, frame: object) -> None:
+                """Leave torchrun out at first: it kills processes that take more than 30 seconds to save."""
+                signal.signal(number, lambda number, frame: process.terminate())
+                if not _signal_worker(folder, number):
+                    process.terminate()
+
+            before[signal.SIGTERM] = signal.signal(signal.SIGTERM, end)
             try:
                 return process.wait()
             except KeyboardInterrupt:  # which the processes have got as well
@@ -205,12 +212,14 @@ def _call(torchrun: list[str], folder: WorkFolder) -> int:
             signal.signal(number, handler)
 
 
-def _signal_worker(folder: WorkFolder, number: int) -> None:
-    """Signal the first of the processes that work here, if it has begun; it tells the others."""
+def _signal_worker(folder: WorkFolder, number: int) -> bool:
+    """Signal the first of the processes that work here, which tells the others; False if it has not begun."""
     worker = folder.worker() or {}
-    if worker.get("host") == socket.gethostname():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker["pid"], number)
+    if worker.get("host") != socket.gethostname():
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(worker["pid"], number)
+    return True
 
 
 def _appears(job: Job, seconds: float) -> bool:
