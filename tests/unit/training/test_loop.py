@@ -20,9 +20,10 @@ import torch
 from safetensors.torch import load_file
 from trainings import changed, use_encoder
 
+from dip.data.local import LOCAL_DATA
 from dip.paths import Store
 from dip.schema import Alignment, TrainingSpec
-from dip.training import checkpoint, loop
+from dip.training import checkpoint, loop, state
 from dip.training.loop import train
 
 MEASURED = ("images_per_second", "gpu_hours", "data_wait", "memory_gib")
@@ -376,6 +377,36 @@ def test_flips_clipping_and_precision_are_those_of_the_settings(
     train(changed(spec, **settings), Path("work"))
     assert (flips, clips, casts) == ({False}, {0.5}, {precision == "bf16"})
     assert {value.dtype for value in load_file("work/model.safetensors").values()} == {torch.float32}
+    dtype = {"bf16": "bfloat16", "fp32": "float32"}[precision]
+    assert json.loads(Path("work/params.json").read_text())["dtype"] == dtype
+
+
+def test_steps_have_the_rate_and_the_labels_of_the_settings(
+    workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: a warm-up would be shifted, "no class" would be a class, or the last steps would be in no line."""
+    labels, losses_of = set(), loop.losses_of
+    monkeypatch.setattr(loop, "losses_of", lambda *a: (labels.update(a[2].tolist()), losses_of(*a))[1])
+    settings = {"warmup_steps": 4, "label_dropout": 1.0, "log_every": 3}
+    train(changed(spec, **settings, epochs=1, milestones=()), Path("work"))
+    assert [(line["step"], line["learning_rate"]) for line in log(Path("work"))] == [(3, 7.5e-3), (4, 1e-2)]
+    assert labels == {spec.dataset.num_classes}
+
+
+def test_settings_reach_what_they_are_for(
+    workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Wrong: no checkpoint would come by time, --speed would be ignored, or a node would read from the slow disk."""
+    read, speeds, saves = [], [], []
+    store, set_speed, save = loop.ImageStore, state.set_speed, checkpoint.StateFolder.save
+    monkeypatch.setenv(LOCAL_DATA, str(tmp_path / "local"))
+    monkeypatch.setattr(loop, "ImageStore", lambda *a: (read.append(a[0].folder.parent), store(*a))[1])
+    monkeypatch.setattr(state, "set_speed", lambda *a: (speeds.append(a[1]), set_speed(*a))[1])
+    monkeypatch.setattr(checkpoint.StateFolder, "save", lambda *a: (saves.append(a[1]), save(*a))[1])
+    shorter = changed(spec, epochs=1, milestones=())
+    shutil.move(Store.of("photos").folder, "elsewhere")
+    train(shorter, Path("work"), save_seconds=0, speed="plain", data=Store(Path("elsewhere")))
+    assert (read, speeds, bool(saves)) == ([tmp_path / "local"], ["plain"], True)
 
 
 def test_weights_are_written_last(workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,17 @@ def test_gradient_that_is_not_finite_is_not_kept(
     assert not (work / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize(("step", "save_steps", "kept"), [(6, 2, "state-00000006.pt"), (8, None, "milestone-0002*")])
+def test_what_is_kept_between_two_lines_of_the_log_is_finite(
+    workplace: Path, spec: TrainingSpec, broken_loss: Callable[..., None], step: int, save_steps: int | None, kept: str
+) -> None:
+    """Wrong: a checkpoint or a milestone would hold NaN, and the training could not go on from before it."""
+    broken_loss(step, lambda loss: loss * float("nan"))
+    with pytest.raises(NonFiniteError, match=rf"the loss is not finite at step {step}"):
+        train(changed(spec, log_every=100), Path("work"), save_steps=save_steps)
+    assert not list(Path("work").glob(kept))
+
+
 @pytest.mark.parametrize(("step", "decay"), [(6, 0.5), (16, 0.9)])
 def test_weights_that_are_not_finite_are_not_kept(
     workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch, step: int, decay: float
