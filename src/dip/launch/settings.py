@@ -88,6 +88,12 @@ def load_settings(path: Path, stage: str) -> JobSettings:
             raise ValueError(f"{where}: unknown key{nearest(key, JobSettings.model_fields)}") from None
         raise ValueError(f"{where}: {_problem(first)}") from None
     _check_extra(settings, f"{path}: {stage if 'extra' in own else 'all'}.extra")
+    if settings.signal_delay_s >= 60 * settings.timeout_min:
+        where = f"{path}: {stage if {'signal_delay_s', 'timeout_min'} & own.keys() else 'all'}.signal_delay_s"
+        raise ValueError(
+            f"{where}: {settings.signal_delay_s} seconds before the end of a job of timeout_min = "
+            f"{settings.timeout_min} it has not begun; set less than {60 * settings.timeout_min}"
+        )
     return settings
 
 

@@ -43,6 +43,8 @@ def test_shipped_settings_are_valid(stage: str) -> None:
         ("nodes: 2", "nodes: 0", r"train\.nodes: input should be greater than or equal to 1, not 0"),
         ("nodes: 2", "nodes: two", r"train\.nodes: input should be a valid integer, not 'two'"),
         (", timeout_min: 60", "", r"all\.timeout_min: missing"),
+        ("timeout_min: 60", "timeout_min: 2", r"all\.signal_delay_s: 120 seconds before .* set less than 120$"),
+        ("nodes: 2", "timeout_min: 1, signal_delay_s: 60", r"train\.signal_delay_s: .* set less than 60$"),
         ("train:", "trian:", r"trian: unknown section; did you mean 'train'\?"),
         ("mail-type: END", "partition: high", r"train\.extra\.partition: set partition instead"),
         ("mail-type: END", "output: x", r"train\.extra\.output: the launcher sets it itself"),
