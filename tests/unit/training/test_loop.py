@@ -22,6 +22,7 @@ from trainings import changed, use_encoder
 
 from dip.data.local import LOCAL_DATA
 from dip.paths import Store
+from dip.progress import recorded
 from dip.schema import Alignment, TrainingSpec
 from dip.training import checkpoint, loop, state
 from dip.training.loop import train
@@ -384,28 +385,31 @@ def test_flips_clipping_and_precision_are_those_of_the_settings(
 def test_steps_have_the_rate_and_the_labels_of_the_settings(
     workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong: a warm-up would be shifted, "no class" would be a class, or the last steps would be in no line."""
+    """Wrong: the schedule would be shifted by a step, or "no class" would be a class."""
     labels, losses_of = set(), loop.losses_of
     monkeypatch.setattr(loop, "losses_of", lambda *a: (labels.update(a[2].tolist()), losses_of(*a))[1])
-    settings = {"warmup_steps": 4, "label_dropout": 1.0, "log_every": 3}
+    settings = {"warmup_steps": 2, "schedule": "cosine", "label_dropout": 1.0, "log_every": 1}
     train(changed(spec, **settings, epochs=1, milestones=()), Path("work"))
-    assert [(line["step"], line["learning_rate"]) for line in log(Path("work"))] == [(3, 7.5e-3), (4, 1e-2)]
+    assert [line["learning_rate"] for line in log(Path("work"))] == pytest.approx([5e-3, 1e-2, 1e-2, 5e-3])
     assert labels == {spec.dataset.num_classes}
 
 
 def test_settings_reach_what_they_are_for(
     workplace: Path, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Wrong: no checkpoint would come by time, --speed would be ignored, or a node would read from the slow disk."""
+    """Wrong: nothing saved by time, --speed or the node's own disk ignored, progress or the last line missing."""
     read, speeds, saves = [], [], []
     store, set_speed, save = loop.ImageStore, state.set_speed, checkpoint.StateFolder.save
     monkeypatch.setenv(LOCAL_DATA, str(tmp_path / "local"))
     monkeypatch.setattr(loop, "ImageStore", lambda *a: (read.append(a[0].folder.parent), store(*a))[1])
     monkeypatch.setattr(state, "set_speed", lambda *a: (speeds.append(a[1]), set_speed(*a))[1])
     monkeypatch.setattr(checkpoint.StateFolder, "save", lambda *a: (saves.append(a[1]), save(*a))[1])
-    shorter = changed(spec, epochs=1, milestones=())
-    shutil.move(Store.of("photos").folder, "elsewhere")
-    train(shorter, Path("work"), save_seconds=0, speed="plain", data=Store(Path("elsewhere")))
+    shorter = changed(spec, epochs=1, milestones=(), log_every=3)
+    moved = Store(Path(shutil.move(Store.of("photos").folder, "elsewhere")))
+    with recorded(Path("progress.json")):
+        train(shorter, Path("work"), save_seconds=0, speed="plain", data=moved)
+    assert json.loads(Path("progress.json").read_text())["done"] == 4
+    assert [line["step"] for line in log(Path("work"))] == [3, 4]
     assert (read, speeds, bool(saves)) == ([tmp_path / "local"], ["plain"], True)
 
 
