@@ -68,8 +68,11 @@ def test_every_portion_of_the_steps_is_known(
     torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_conditioning_is_computed_once_for_each_time_and_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong: a third of the weights would be read in each step again."""
+@pytest.mark.parametrize(("steps_held", "expected"), [(100, [10 * 3]), (4, [4 * 3, 4 * 3, 2 * 3])])
+def test_conditioning_is_computed_once_for_each_time_and_label(
+    monkeypatch: pytest.MonkeyPatch, steps_held: int, expected: list[int]
+) -> None:
+    """Wrong: a third of the weights would be read in each step again, or the table would outgrow the memory."""
     computed: list[int] = []
     conditioning = DiP.conditioning
 
@@ -78,8 +81,17 @@ def test_conditioning_is_computed_once_for_each_time_and_label(monkeypatch: pyte
         return conditioning(self, t, y)
 
     monkeypatch.setattr(DiP, "conditioning", counted)
+    modulations = 2 * 6 * 16  # of two blocks
+    monkeypatch.setattr(fast, "_TABLE_BYTES", steps_held * 3 * modulations * 4)
     FastSampler(make("unet"), sampling(), speed="fast")(noise(), Y)
-    assert computed == [10 * 3], "ten steps of two labels and of none"
+    assert computed == expected, "ten steps of two labels and of none"
+
+
+@pytest.mark.parametrize("speed", ["plain", "fast"])
+def test_a_warm_up_takes_the_steps_that_it_is_asked_for(speed: str) -> None:
+    """Wrong: `dip latency` would draw every batch twice."""
+    warm = FastSampler(make("unet"), sampling(), speed=speed)(noise(), Y, num_steps=2)
+    assert torch.equal(warm, FastSampler(make("unet"), sampling(num_steps=2), speed=speed)(noise(), Y))
 
 
 def test_a_velocity_is_guided_by_the_sampling_that_it_is_asked_for() -> None:
@@ -146,8 +158,10 @@ def test_a_machine_that_cannot_compile_samples_all_the_same(
     def broken(self: nn.Module, **options: object) -> None:
         self._compiled_call_impl = fail
 
+    error = RuntimeError
+
     def fail(*arguments: object) -> None:
-        raise RuntimeError("no compiler\nand much more")
+        raise error("no compiler\nand much more")
 
     monkeypatch.setattr(nn.Module, "compile", broken)
     monkeypatch.setattr(speeds, "default_speed", lambda device: "compiled")
@@ -158,6 +172,9 @@ def test_a_machine_that_cannot_compile_samples_all_the_same(
     assert "(no compiler); sampling at the speed 'fast'" in caplog.text
     with pytest.raises(RuntimeError, match="no compiler"):
         FastSampler(make("unet"), sampling(), speed="compiled")(noise(), Y)
+    error = torch.cuda.OutOfMemoryError
+    with pytest.raises(error):
+        FastSampler(make("unet"), sampling())(noise(), Y)
 
 
 def test_the_speed_is_settled_before_samples_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
