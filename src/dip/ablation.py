@@ -57,25 +57,27 @@ def add_run(
         raise ParamsError(f"--name {name}: expected small letters, digits and _, a letter first")
     if label == "":
         raise ParamsError("--label '': expected some text")
-    study, tree = before.runs[base].study, yaml.compose(text, Loader=yaml.SafeLoader)
-    label = label or f"{before.runs[base].label}, {', '.join(settings)}"
-    edits = [_entry(text, tree, base, name, label, _nested(settings))]
+    entry = {"base": base, "label": f"{before.runs[base].label}, {', '.join(settings)}"}
+    entry |= _nested(settings, {"base": base} if label is None else {"base": base, "label": label})
+    study, tree = before.runs[base].study, _composed(text)
+    edits = [_entry(text, tree, base, name, entry)]
     for section, places in (("tables", tables), ("figures", figures)):
         for place in places:
-            edits += _shown(tree, section, study, place, base, name)
+            edits += _shown(text, tree, section, study, place, base, name)
     text = _edited(text, edits)
     after = parse(text, _FILE)
-    _check(before, after, name)
+    _check(before, after, name, tables, figures)
+    line_break = "\r\n" if b"\r\n" in _FILE.read_bytes() else "\n"
     with atomic_write(_FILE) as file:
-        file.write(text)
+        file.write(text.replace("\n", line_break))
     return after
 
 
 Edit = tuple[int, str]  # an index of the text, and what is put there
 
 
-def _nested(settings: Sequence[str]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
+def _nested(settings: Sequence[str], tree: dict[str, Any]) -> dict[str, Any]:
+    """A tree with settings added to it, none of which may have a value already."""
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not all(key.split(".")):
@@ -86,6 +88,8 @@ def _nested(settings: Sequence[str]) -> dict[str, Any]:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise ValueError(f"--set {setting}: {part} has got a value already")
+        if last in place:
+            raise ValueError(f"--set {setting}: {last} has got a value already")
         try:
             place[last] = read_yaml(value)
         except ValueError as error:
@@ -93,13 +97,20 @@ def _nested(settings: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
-def _entry(text: str, tree: Any, base: str, name: str, label: str, settings: dict[str, Any]) -> Edit:
+def _composed(text: str) -> Any:
+    """The nodes of the text with their places, by PyYAML's own parser, which reads fewer layouts than libyaml does."""
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        raise ValueError(_NOT_UNDERSTOOD) from None
+
+
+def _entry(text: str, tree: Any, base: str, name: str, entry: dict[str, Any]) -> Edit:
     """The lines of the new run, below those of the base."""
     runs = _get(tree, "runs")
     if runs.flow_style or (value := _get(runs, base)) is None:
         raise ValueError(_NOT_UNDERSTOOD)
     indent = " " * runs.value[0][0].start_mark.column
-    entry = {"base": base, "label": label, **settings}
     lines = [f"{indent}{name}:"]
     lines += [f"{indent}  {key}: {_inline(value)}" for key, value in entry.items()]
     return _end_of_line(text, value), "".join(f"\n{line}" for line in lines)
@@ -110,7 +121,7 @@ def _inline(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _shown(tree: Any, section: str, study: str, place: str, base: str, name: str) -> Iterator[Edit]:
+def _shown(text: str, tree: Any, section: str, study: str, place: str, base: str, name: str) -> Iterator[Edit]:
     """Put the new run after the base wherever a table's section or a figure's panel lists it."""
     entry, _, where = place.partition(":")
     by_study = _get(_get(tree, section), entry)
@@ -139,8 +150,11 @@ def _shown(tree: Any, section: str, study: str, place: str, base: str, name: str
         )
     for runs in {id(runs): runs for runs in lists[titles[0]]}.values():
         item = runs.value[_place_of(runs, base) or 0]
-        block = not runs.flow_style
-        yield item.end_mark.index, f"\n{' ' * (item.start_mark.column - 2)}- {name}" if block else f", {name}"
+        if runs.flow_style:
+            yield item.end_mark.index, f", {name}"
+        else:
+            start = text.rfind("\n", 0, item.start_mark.index)  # of the line, whose dash stands where it does
+            yield _end_of_line(text, item), f"{text[start : item.start_mark.index]}{name}"
 
 
 def _place_of(runs: yaml.SequenceNode, base: str) -> int | None:
@@ -167,8 +181,14 @@ def _edited(text: str, edits: Sequence[Edit]) -> str:
     return text
 
 
-def _check(before: Params, after: Params, name: str) -> None:
-    """Refuse an edit that changes more than it should."""
-    others = {run: entry for run, entry in after.runs.items() if run != name}
-    if others != before.runs or after.datasets != before.datasets or after.evaluation != before.evaluation:
-        raise ValueError(_NOT_UNDERSTOOD)
+def _check(before: Params, after: Params, name: str, tables: Sequence[str], figures: Sequence[str]) -> None:
+    """Refuse an edit that changes more than it should, as one of a list that other tables have by an alias."""
+    asked = {"runs": {name}, "tables": _entries(tables), "figures": _entries(figures)}
+    for section in ("datasets", "evaluation", *asked):
+        then, now = getattr(before, section), getattr(after, section)
+        if {entry for entry in {*then, *now} if then.get(entry) != now.get(entry)} - asked.get(section, set()):
+            raise ValueError(_NOT_UNDERSTOOD)
+
+
+def _entries(places: Sequence[str]) -> set[str]:
+    return {place.partition(":")[0] for place in places}

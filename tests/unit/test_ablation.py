@@ -76,10 +76,24 @@ def test_block_lists_and_runs_at_the_end(file: Path) -> None:
     """Wrong: other layouts of YAML would be broken."""
     text = file.read_text()
     flow = "[demo_mlp, demo_attention, demo_coordinate, demo_dip]"
-    block = "".join(f"\n        - {run}" for run in flow.strip("[]").split(", "))
-    file.write_text(text.replace(flow, block))
+    block = "".join(f"\n        -   {run}" for run in flow.strip("[]").split(", "))
+    file.write_text(text.replace(flow, f"{block}  # ours"))
     params = add_run("demo_dip", "demo_wide", ["model.head.width=48"], tables=["table2"])
     assert params.tables["table2"]["demo"].runs[-2:] == ("demo_dip", "demo_wide")
+    assert "        -   demo_dip  # ours\n        -   demo_wide\n" in file.read_text()
+
+
+def test_line_breaks_of_another_system_stay(file: Path) -> None:
+    """Wrong: every line would be a changed one for git."""
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    before = file.read_bytes().splitlines(keepends=True)
+    add_run("demo_dip", "new", ["model.depth=3"])
+    assert set(file.read_bytes().splitlines(keepends=True)) - set(before) == {
+        b"  new:\r\n",
+        b"    base: demo_dip\r\n",
+        b"    label: DiP/8 (Convolutional U-Net), model.depth=3\r\n",
+        b"    model: {depth: 3}\r\n",
+    }
 
 
 def test_run_that_ends_in_a_text_of_several_lines(file: Path) -> None:
@@ -95,13 +109,18 @@ def test_layouts_that_are_not_understood(file: Path) -> None:
     """Wrong: a file that is valid would be called no YAML, or a traceback."""
     text = file.read_text()
     inherited = text.replace("\nruns:\n", "\nruns:\n  <<: {demo_new: {base: demo_dip}}\n")
+    tab = text.replace("\nstudy: demo  #", "\nstudy: demo\t#")  # which libyaml takes, and PyYAML's own parser does not
+    flow = "[demo_mlp, demo_attention, demo_coordinate, demo_dip]"
+    shared = text.replace("[demo_dip_ep3, demo_dip_9steps, demo_dip]", "&ours [demo_dip]", 1).replace(flow, "*ours")
     for layout, run in (
         (yaml.safe_dump(yaml.safe_load(text), default_flow_style=True), "demo_dip"),
         (inherited, "demo_new"),
+        (tab, "demo_dip"),
+        (shared, "demo_dip"),
     ):
         file.write_text(layout)
         with pytest.raises(ValueError, match=r"params\.yaml: its layout is not understood; add the lines by hand"):
-            add_run(run, "new", ["model.depth=3"])
+            add_run(run, "new", ["model.depth=3"], tables=["table2"] if layout is shared else [])
         assert file.read_text() == layout
 
 
@@ -119,6 +138,9 @@ def test_layouts_that_are_not_understood(file: Path) -> None:
         ("demo_dip", "new", ["model.haed.depth=3"], {}, "params.yaml: runs.new.model.haed: unknown key"),
         ("demo_dip", "new", ["model.head.depth=4"], {}, "runs.new.model.head.depth: 4 stages halve the patch"),
         ("demo_dip", "new", ["model=1", "model.depth=3"], {}, "model has got a value already"),
+        ("demo_dip", "new", ["model.depth=3", "model={}"], {}, "model has got a value already"),
+        ("demo_dip", "new", ["label=x"], {"label": "z"}, "--set label=x: label has got a value already"),
+        ("demo_dip", "new", ["base=demo_dit"], {}, "--set base=demo_dit: base has got a value already"),
         ("demo_dip", "new", ["model.depth=3"], {"tables": ["table9"]}, "tables.table9.demo: there is no such entry"),
         (
             "demo_dip",
