@@ -51,7 +51,7 @@ def to_markdown(table: pd.DataFrame, caption: str, provenance: list[str]) -> str
         Text that ends with a line break.
     """
     paper = [column for column in table.columns if column not in provenance]
-    parts = [_markdown(caption)]
+    parts = [_paragraph(caption)]
     best, letters = _best_cells(table), _deviation_letters(table)
     for source, heading in _BLOCKS.items():
         rows = table[table["source"] == source]
@@ -253,8 +253,12 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _paragraph(text: str) -> str:
+    """A paragraph of plain text as Markdown: a line begins no heading, list, quotation or address of a link."""
+    return re.sub(r"^(\d*)(?=[-+#>.)])|^(?=\[)", r"\1\\", _markdown(text))
+
+
 def _markdown(text: str) -> str:
     """Plain text as Markdown: escaped where a character would be read as markup, as `_` inside a word is not."""
-    return re.sub(
-        r"[\\|`*]|~(?=~)|\[(?=[^\]]*\]\()|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|&(?=#?\w+;)", r"\\\g<0>", _one_line(text)
-    )
+    markup = r"[\\|`*]|~(?=~)|\[(?=[^\]]*\]\()|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
+    return re.sub(markup, r"\\\g<0>", _one_line(text))

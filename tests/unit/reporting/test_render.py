@@ -129,10 +129,17 @@ def test_a_training_that_another_one_began_says_so(make_row: MakeRow, tmp_path: 
 
 def test_labels_are_plain_text(make_row: MakeRow, tmp_path: Path) -> None:
     """Stars, tildes or brackets of a label are taken for Markdown and vanish from the page."""
-    label = r"A*B*C _em_ a_b `code` ~~s~~ [x](http://y) &lt; a\b <b> **w**"
+    label = r"A*B*C _em_ __init__ a_b `code` ~~s~~ [x](http://y) &lt; a\b <b> **w**"
     _render([make_row("a", label=label)], tmp_path, caption=f"Caption {label}")
     page = (tmp_path / "my_table.html").read_text()
     assert page.count(html.escape(label, quote=False)) == 2
+
+
+@pytest.mark.parametrize("caption", ["# 1 of 2", "> 5 epochs", "- DiP", "1. DiP", "2024) DiP", "[ref]: DiP", "---"])
+def test_caption_is_a_paragraph(make_row: MakeRow, tmp_path: Path, caption: str) -> None:
+    """What begins a heading, a list or a quotation elsewhere would vanish from the caption, or the caption itself."""
+    _render([make_row("a")], tmp_path, caption=caption)
+    assert f"<p>{html.escape(caption)}</p>" in (tmp_path / "my_table.html").read_text()
 
 
 @pytest.mark.parametrize("layout", ["table1", "table2", "table3"])
