@@ -10,6 +10,7 @@ from typing import Any
 
 from dip.params import nearest
 from dip.pipeline import Job, Pipeline
+from dip.pipeline.sources import check_weights
 from dip.provenance import Checksums, Provenance, differences, leaves, read
 
 _SHOWN = 12  # hexadecimal digits of a checksum
@@ -31,7 +32,7 @@ def explain(pipeline: Pipeline, paths: Iterable[Path], *, parameters: bool = Fal
     for path in paths:
         for job in _jobs(pipeline, path):
             yield from _about(job, parameters)
-            yield from _state(pipeline.with_upstream([job]), told, checksums)
+            yield from _state(pipeline, job, told, checksums)
     with contextlib.suppress(OSError):  # of a disk that may only be read; the next call reads the files again
         checksums.save()
 
@@ -61,35 +62,40 @@ def _about(job: Job, parameters: bool) -> Iterator[str]:
         yield from _made(job, made, parameters)
 
 
-def _state(needed: Iterable[Job], told: dict[Path, list[str]], checksums: Checksums) -> Iterator[str]:
+def _state(pipeline: Pipeline, job: Job, told: dict[Path, list[str]], checksums: Checksums) -> Iterator[str]:
     """Whether an artefact is up to date, or which jobs have to be done before it is, each with its own reasons.
 
     Those that follow from another one only are left out.
 
     Args:
-        needed: The jobs that it takes.
+        pipeline: All jobs.
+        job: The one that makes it.
         told: Reasons of the jobs of which it has been said already, by provenance file; these are added.
         checksums: Of files.
     """
     lines, above = list[str](), list[str]()
-    for job in needed:
-        if job.provenance in told:
-            above += [job.title] if told[job.provenance] else []
+    for needed in pipeline.with_upstream([job]):
+        if needed.provenance in told:
+            above += [needed.title] if told[needed.provenance] else []
             continue
-        told[job.provenance] = reasons = _reasons(job, checksums)
+        told[needed.provenance] = reasons = _reasons(pipeline, needed, checksums)
         if reasons:
-            lines += [f"    {job.title}", *(f"      {reason}" for reason in reasons)]
+            lines += [f"    {needed.title}", *(f"      {reason}" for reason in reasons)]
     if above:
         more = f" and {len(above) - _NAMED} more" if len(above) > _NAMED else ""
         lines.append(f"    {', '.join(above[:_NAMED])}{more}: see above")
     yield from ["  not up to date:", *lines] if lines else ["  up to date"]
 
 
-def _reasons(job: Job, checksums: Checksums) -> list[str]:
+def _reasons(pipeline: Pipeline, job: Job, checksums: Checksums) -> list[str]:
     """Why a job has to be done again, whatever becomes of the others; nothing if it has not."""
     made = read(job)
     if made is None:
         return ["it has not been done" if not _any(job) else f"{job.provenance} is missing"]
+    try:
+        check_weights(pipeline, job)
+    except ValueError as error:  # without them it is not known what its inputs are
+        return [str(error)]
     return differences(job, made, checksums)
 
 

@@ -67,6 +67,24 @@ def test_says_why_it_is_stale(pipeline: Pipeline, capsys: pytest.CaptureFixture[
     assert "it has not been done" in text
 
 
+def test_weights_in_a_variable_that_is_not_set(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong: they would be called no input any more, as if somebody had edited the run."""
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("milestones: [2]}", "milestones: [2], init_from: $WEIGHTS}"))
+    Path("given.safetensors").write_text("weights")
+    monkeypatch.setenv("WEIGHTS", "given.safetensors")
+    pipeline = Pipeline(load())
+    for job in pipeline.with_upstream([pipeline.find("train", "dip")]):
+        make(job)
+    assert "not up to date" not in said(capsys, "results/demo/runs/dip/model.safetensors")
+    monkeypatch.delenv("WEIGHTS")
+    text = said(capsys, "results/demo/runs/dip/model.safetensors")
+    assert "train dip\n      params.yaml: runs.dip.training.init_from is '$WEIGHTS', and the environment" in text
+    assert "is no input any more" not in text
+
+
 def test_reasons_are_told_once(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Wrong: in a fresh clone, a study would be thousands of lines that say the same of the same jobs."""
     lines = said(capsys, "results/demo", "results/demo/runs/dip").splitlines()

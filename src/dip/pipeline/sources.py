@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from dip.paths import given_path
 from dip.pipeline.job import Job
 from dip.pipeline.jobs import Pipeline
 from dip.provenance import Checksums, read
@@ -53,3 +54,26 @@ class Sources:
         (packaged,) = job.parameters.values()
         kept = made is not None and made.parameters == job.parameters and copy is not None
         return str(job.outputs["image"]), str(copy if kept else packaged)
+
+
+def check_weights(pipeline: Pipeline, job: Job) -> None:
+    """Refuse a training without the weights that params.yaml names.
+
+    To Snakemake they would be an input that is gone: it would remove the results and train again, in vain.
+
+    Args:
+        pipeline: All jobs.
+        job: Any of them; only a training takes such weights.
+
+    Raises:
+        ValueError: There is no such file, or it is in a variable that is not set.
+    """
+    if job.rule != "train":
+        return
+    training = pipeline.params.runs[job.name].training
+    encoder = training.alignment.encoder_path if training.alignment is not None else None
+    for text, key in ((training.init_from, "init_from"), (encoder, "alignment.encoder_path")):
+        where = f"runs.{job.name}.training.{key}"
+        path = given_path(text, where, "a file of weights") if text is not None else None
+        if path is not None and pipeline.maker(path) is None and not path.is_file():
+            raise ValueError(f"params.yaml: {where}: there is no file '{path}'")

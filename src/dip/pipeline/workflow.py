@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dip.params import known, nearest
-from dip.paths import DATA, PAPER, RESULTS, RunFolder, given_path, study_prefix
+from dip.paths import DATA, PAPER, RESULTS, RunFolder, study_prefix
 from dip.pipeline.job import Job
 from dip.pipeline.jobs import RULES_OF_REPORTS, RULES_OF_RUNS, Pipeline
-from dip.pipeline.sources import Sources
+from dip.pipeline.sources import Sources, check_weights
 from dip.schema import ImageFiles, Run
 
 _ALL_CORES = 9999  # of which Snakemake gives those that there are
@@ -45,22 +45,8 @@ class Workflow:
         else:
             (name,) = wildcards
             job = self.pipeline.find(rule, name)
-        if rule == "train":
-            self._check_weights(self.pipeline.params.runs[job.name])
+        check_weights(self.pipeline, job)
         return job
-
-    def _check_weights(self, run: Run) -> None:
-        """Refuse to plan a training without the weights that params.yaml names.
-
-        To Snakemake they would be an input that is gone: it would remove the results and train again, in vain.
-        """
-        alignment = run.training.alignment
-        encoder = alignment.encoder_path if alignment is not None else None
-        for text, key in ((run.training.init_from, "init_from"), (encoder, "alignment.encoder_path")):
-            where = f"runs.{run.name}.training.{key}"
-            path = given_path(text, where, "a file of weights") if text is not None else None
-            if path is not None and self.pipeline.maker(path) is None and not path.is_file():
-                raise ValueError(f"params.yaml: {where}: there is no file '{path}'")
 
     def inputs(self, rule: str, wildcards: Any) -> dict[str, list[str]]:
         """Inputs of a job by name."""
