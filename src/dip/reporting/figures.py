@@ -55,6 +55,7 @@ _QUANTITIES = {
 }
 _ROW_INCHES = 1.4
 _LINE_INCHES = 0.125
+_ENTRY_INCHES = 0.137  # of a legend
 _TITLE_CHARACTERS = 25  # that fit above a panel of half the width
 _LABEL_CHARACTERS = 50  # of a legend's line
 _CHARACTER_SHARE = 0.042  # of half the width, that a character of a tick takes
@@ -125,9 +126,9 @@ def _lay_out(num_panels: int, styles: Styles, notes: dict[str, str], footer: str
     legend_columns = max(1, min(len(styles), 60 // (max(map(len, labels)) + 6)))
     legend_lines = math.ceil(len(styles) / legend_columns) + sum(label.count("\n") for label in labels)
     texts = [textwrap.fill(f"{letter}: {note}" if letter else note, 70) for note, letter in notes.items()]
-    above = legend_lines * _LINE_INCHES + 0.1
+    above = legend_lines * _ENTRY_INCHES + 0.1
     footer_top = (footer.count("\n") + 1) * 0.85 * _LINE_INCHES + 0.06
-    below = footer_top + sum(text.count("\n") + 1 for text in texts) * _LINE_INCHES + 0.06
+    below = footer_top + sum(text.count("\n") + 1 for text in texts) * _ENTRY_INCHES + 0.06
     height = above + num_rows * _ROW_INCHES + below
 
     figure = Figure(figsize=(COLUMN_INCHES, height))

@@ -122,6 +122,17 @@ def test_numbers_and_titles_do_not_overlap(tmp_path: Path, unsaved: list[Figure]
     assert figure.legends[0].get_window_extent().x1 < figure.bbox.x1
 
 
+def test_a_long_legend_ends_above_the_panels(tmp_path: Path, unsaved: list[Figure]) -> None:
+    """Its last series lie on the titles of the panels."""
+    labels = [f"Series {number} of many runs, each of its own" for number in range(16)]
+    series = {label: _points("patch_size", "fid", {8: 9.0}) for label in labels}
+    figure10([Panel("(a) Patches", "patch_size", "fid", series)] * 2, tmp_path / "f.pdf", tmp_path / "f.png")
+    figure = unsaved[-1]
+    figure.set_dpi(300)
+    FigureCanvasAgg(figure).draw()
+    assert figure.axes[0].get_tightbbox().y1 <= figure.legends[0].get_window_extent().y0
+
+
 def test_axes_show_the_values_that_were_run(drawn: Figure) -> None:
     """Ticks stand between the settings, patch sizes are not on a log scale, or a direction is not given."""
     depth, width, patch = drawn.axes[:3]
