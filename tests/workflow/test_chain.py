@@ -95,3 +95,15 @@ def test_make_demo_ends_with_a_report_of_tables_figures_and_grids(finished: Proj
         assert name in html
     assert "One training." in html
     assert not re.search(r"<script[^>]* src=[\"']https?:", html)
+
+
+def test_texts_of_params_yaml_in_the_report(finished: Project) -> None:
+    """`make demo` would end in an error over braces in a label, and a caption in a list or in errors of docutils."""
+    finished.edit("caption: One training.", 'caption: "(a) One_ training, |x| < 2."')
+    finished.edit("label: DiP\n", 'label: "DiP, {x}"\n')
+    finished.make()
+    result = finished.snakemake("--report", "report.html")
+    assert result.returncode == 0, result.stdout[-3000:]
+    html = finished.content("report.html").decode()
+    assert "<p>(a) One_ training, |x| &lt; 2.</p>" in html
+    assert r"DiP, {\u2060x}" in html

@@ -59,6 +59,11 @@ def sources_of(rule):
     return lambda wildcards: refused(JOBS_OF.sources)(rule, wildcards)
 
 
+def label_of(run):
+    """The label of a run for the report, whose labels have no escape for `{word}`: a sign without width stands in it."""
+    return PARAMS.runs[run].label.replace("{", "{\u2060")
+
+
 if workflow.is_main_process:
     refused(check_writable)(SNAKEMAKE / "records")  # where Snakemake takes its lock, for a plan too
     refused(wait_for_dvc)()

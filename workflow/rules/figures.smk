@@ -24,7 +24,7 @@ rule figure:
         pdf="results/{study}{name}.pdf",
         png=report(
             "results/{study}{name}.png",
-            caption="../report/figure.rst",
+            caption="../report/caption.rst",
             category="Figures",
             subcategory=lambda wildcards: study_of(wildcards.study),
             labels=lambda wildcards: {"figure": wildcards.name},

@@ -12,7 +12,7 @@ rule sample:
             caption="../report/samples.rst",
             category="Samples",
             subcategory=lambda wildcards: study_of(wildcards.study),
-            labels=lambda wildcards: {"run": wildcards.run, "method": PARAMS.runs[wildcards.run].label},
+            labels=lambda wildcards: {"run": wildcards.run, "method": label_of(wildcards.run)},
         ),
         provenance="results/{study}runs/{run}/samples.provenance.json",
     resources:

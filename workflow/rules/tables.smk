@@ -9,7 +9,7 @@ rule table:
         markdown="results/{study}{name}.md",
         html=report(
             "results/{study}{name}.html",
-            caption="../report/table.rst",
+            caption="../report/caption.rst",
             category="Tables",
             subcategory=lambda wildcards: study_of(wildcards.study),
             labels=lambda wildcards: {"table": wildcards.name},
