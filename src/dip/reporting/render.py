@@ -23,6 +23,12 @@ _NOT_COMPARABLE_EITHER = (
     "Measured rows that were not obtained by the full protocol do not compare with published ones, and with each other "
     "only where evaluator, samples and protocol are the same."
 )
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
+    "ι": "iota", "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi", "π": "pi", "ρ": "rho", "σ": "sigma",
+    "τ": "tau", "υ": "upsilon", "φ": "varphi", "χ": "chi", "ψ": "psi", "ω": "omega", "Γ": "Gamma", "Δ": "Delta",
+    "Θ": "Theta", "Λ": "Lambda", "Ξ": "Xi", "Π": "Pi", "Σ": "Sigma", "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega",
+}  # fmt: skip
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{character: "\\" + character for character in "%_&#{}$"},
@@ -30,8 +36,10 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     **{character: f"${character}$" for character in "<>|"},
     **{character: "{" + character + "}" for character in "[]*"},  # read as arguments after \\
+    **{letter: rf"$\{name}$" for letter, name in _GREEK.items()},
     "×": r"$\times$", "→": r"$\rightarrow$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "²": "$^2$",
-    "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "µ": r"$\mu$", "μ": r"$\mu$",
+    "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "≠": r"$\neq$", "−": "$-$", "∞": r"$\infty$",
+    "µ": r"$\mu$",
     "–": "--", "—": "---", "’": "'", "“": "``", "”": "''", "…": r"\ldots{}",
 }  # fmt: skip
 
@@ -146,7 +154,7 @@ def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label:
 
 
 def escape_latex(text: str) -> str:
-    """Plain text as LaTeX source: its special characters and the field's signs (x, arrows, squares)."""
+    """Plain text as LaTeX source: its special characters, Greek letters and the field's signs (x, arrows, squares)."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 

@@ -184,6 +184,7 @@ def test_latex_rows_lead_to_their_evaluator(make_row: MakeRow, tmp_path: Path) -
         ("D < 3P²", "D $<$ 3P$^2$"),
         ("32 × 32", r"32 $\times$ 32"),
         ("FID ↓", r"FID $\downarrow$"),
+        ("β = −0.9, Δ", r"$\beta$ = $-$0.9, $\Delta$"),
         ("[41]", "{[}41{]}"),
     ],
 )
