@@ -42,7 +42,7 @@ def _jobs(pipeline: Pipeline, path: Path) -> list[Job]:
     whole = Path(os.path.normpath(path.absolute()))
     tops = (top for top in (whole, *whole.parents) if top.exists() and top.samefile("."))
     path = next((whole.relative_to(top) for top in tops), path)
-    if job := pipeline.maker(path):
+    if job := pipeline.maker(path) or _filled(pipeline, path):
         return [job]
     jobs = {
         job.provenance: job for job in pipeline.all_jobs() if any(path in file.parents for file in job.outputs.values())
@@ -51,6 +51,11 @@ def _jobs(pipeline: Pipeline, path: Path) -> list[Job]:
         files = [str(file) for job in pipeline.all_jobs() for file in job.outputs.values()]
         raise ValueError(f"{path}: no job of params.yaml makes it{nearest(path, files)}")
     return list(jobs.values())
+
+
+def _filled(pipeline: Pipeline, path: Path) -> Job | None:
+    """The job that fills the folder in which a file lies: a part of a dataset is no output by its own name."""
+    return next((job for job in pipeline.all_jobs() if job.folder in path.parents and path.exists()), None)
 
 
 def _about(job: Job, parameters: bool) -> Iterator[str]:

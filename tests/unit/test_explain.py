@@ -121,6 +121,14 @@ def test_file_that_no_job_makes(pipeline: Pipeline) -> None:
     assert "no job of params.yaml makes it; did you mean 'results/demo/runs/dip/metrics.json'?" in str(stop.value)
 
 
+def test_part_of_a_dataset(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong: the largest files of all would have no history."""
+    Path("data/photos/images-00000-0123456789ab.npy").write_bytes(b"images")
+    assert "made by     prepare photos\n" in said(capsys, "data/photos/images-00000-0123456789ab.npy")
+    with pytest.raises(SystemExit, match=r"no job of params\.yaml makes it"):
+        cli.main(["explain", "data/photos/images-00001-0123456789ab.npy"])
+
+
 def test_any_path_to_a_file_will_do(
     pipeline: Pipeline, workplace: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
