@@ -116,7 +116,8 @@ def read(job: Job) -> Provenance | None:
         return None
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{job.provenance}: cannot be read ({error}); remove it, and {job.title} is made again"
+            f"{job.provenance}: cannot be read ({error}); remove it, and `snakemake --profile ... {job.provenance}` "
+            f"has {job.title} done again"
         ) from None
 
 
