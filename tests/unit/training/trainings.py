@@ -1,7 +1,9 @@
-"""The tiny training with other settings, and an encoder for its alignment."""
+"""The tiny training with other settings, its log, and an encoder for its alignment."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +13,18 @@ import torch
 from dip.diffusion.alignment import PatchEncoder
 from dip.schema import TrainingSpec
 
+MEASURED = ("images_per_second", "gpu_hours", "data_wait", "memory_gib")
+
 
 def changed(spec: TrainingSpec, **changes: Any) -> TrainingSpec:
     """The same with other values under `training`."""
     return spec.model_copy(update={"training": spec.training.model_copy(update=changes)})
+
+
+def log(work: Path) -> list[dict[str, Any]]:
+    """The training log without what depends on the clock."""
+    lines = (work / "training.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in MEASURED} for line in lines]
 
 
 class Colours(torch.nn.Module):
