@@ -108,7 +108,7 @@ def compile_whole(model: DiP) -> None:
     for module in (*model.blocks, model.head, model.intermediate):
         if module is not None:
             module._compiled_call_impl = None
-    model.denoise = torch.compile(model.denoise, dynamic=False)  # type: ignore[method-assign]
+    model.denoise = torch.compile(model.denoise, dynamic=False)
 
 
 @contextlib.contextmanager
