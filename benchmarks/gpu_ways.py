@@ -35,20 +35,23 @@ class Way(NamedTuple):
         whole: As one graph, in which the last gate of a block meets the norm of the next; otherwise block by block.
         tuned: With products and fused operations that Inductor has timed several of.
         cudnn: With cuDNN's attention in the place of FlashAttention.
+        early: With fused operations that begin while the kernel before them ends (programmatic dependent launch).
     """
 
     whole: bool = False
     tuned: bool = False
     cudnn: bool = False
+    early: bool = False
 
 
 WAYS = {
     "blocks": Way(),  # the product's
     "cudnn": Way(cudnn=True),
+    "early": Way(early=True),
     "whole": Way(whole=True),
     "tuned": Way(tuned=True),
     "whole_tuned": Way(whole=True, tuned=True),
-    "all": Way(whole=True, tuned=True, cudnn=True),
+    "all": Way(whole=True, tuned=True, cudnn=True, early=True),
 }
 KINDS = {  # the first pattern that a kernel's name has decides
     "attention_ms": r"flash|fmha|sdpa|attention",
@@ -116,9 +119,14 @@ def _compiling(way: Way) -> Iterator[None]:
     """Forget what was compiled, of which blocks of other models would be taken, and set what a way needs."""
     torch.compiler.reset()
     with contextlib.ExitStack() as stack:
+        settings: dict[str, Any] = {"triton.enable_pdl": way.early}
         if way.tuned:
-            settings = {"max_autotune": True, "coordinate_descent_tuning": True}
-            stack.enter_context(torch._inductor.config.patch(settings))
+            settings |= {
+                "max_autotune": True,
+                "coordinate_descent_tuning": True,
+                "triton.enable_persistent_tma_matmul": True,
+            }
+        stack.enter_context(torch._inductor.config.patch(settings))
         if way.cudnn:
             stack.enter_context(sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH], set_priority=True))
         yield
