@@ -55,8 +55,8 @@ def add_run(
         raise ParamsError(f"params.yaml: runs.{name}: there is such a run already; give the new one another --name")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ParamsError(f"--name {name}: expected small letters, digits and _, a letter first")
-    if label == "":
-        raise ParamsError("--label '': expected some text")
+    if label is not None and not label.strip():
+        raise ParamsError(f"--label '{label}': expected some text")
     entry = {"base": base, "label": f"{before.runs[base].label}, {', '.join(settings)}"}
     entry |= _nested(settings, {"base": base} if label is None else {"base": base, "label": label})
     study, tree = before.runs[base].study, _composed(text)

@@ -162,6 +162,8 @@ class _Reader:
     def _section(self, section: str, schema: Any) -> dict[str, Any]:
         entries = {}
         for name in self.tree[section]:
+            if not name.strip():
+                self.mistakes.append(((section, name), f"expected a name, not '{name}'"))
             tree = self._inherit(section, name)
             if tree is not None and (entry := self._valid(schema, plain(tree), tree)) is not None:
                 entries[name] = entry
@@ -277,12 +279,12 @@ class _Reader:
         except ValidationError as error:
             details = error.errors()
             for detail in details:
-                place = detail["loc"]
+                place = tuple(key for key in detail["loc"] if key != "[key]")  # pydantic's word for a key that is wrong
                 # A list is "too short" for pydantic when its entries are wrong.
                 if detail["type"] == "too_short" and any(place == d["loc"][: len(place)] != d["loc"] for d in details):
                     continue
                 missing = detail["type"] == "missing"
-                self.mistakes.append((origin(tree, detail["loc"], missing=missing, tagged=True), _message(detail)))
+                self.mistakes.append((origin(tree, place, missing=missing, tagged=True), _message(detail)))
         return None
 
 

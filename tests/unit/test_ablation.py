@@ -135,6 +135,7 @@ def test_layouts_that_are_not_understood(file: Path) -> None:
         ("demo_dip", "new", ["model={depth: 3, depth: 4}"], {}, "the key 'depth' stands twice in one mapping"),
         ("demo_dip", "new", ["training=&a {b: *a}"], {}, "line 1, column 1: an alias stands inside of what it is"),
         ("demo_dip", "new", ["model.depth=3"], {"label": ""}, "--label '': expected some text"),
+        ("demo_dip", "new", ["model.depth=3"], {"label": "  "}, "--label '  ': expected some text"),
         ("demo_dip", "new", ["model.haed.depth=3"], {}, "params.yaml: runs.new.model.haed: unknown key"),
         ("demo_dip", "new", ["model.head.depth=4"], {}, "runs.new.model.head.depth: 4 stages halve the patch"),
         ("demo_dip", "new", ["model=1", "model.depth=3"], {}, "model has got a value already"),

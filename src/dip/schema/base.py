@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 # A name that is part of a file name; file systems take 255 bytes with all that is added to it.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
-Text = Annotated[str, Field(min_length=1)]
+
+
+def _some_text(value: str) -> str:
+    """Refuse text that nobody would see in a table, and that is no path."""
+    if not value.strip():
+        raise PydanticCustomError("blank", "expected some text")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_some_text)]
 
 
 def _parse_scientific(value: Any) -> Any:
