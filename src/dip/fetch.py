@@ -49,7 +49,8 @@ def fetch(params: Params, what: Sequence[str] = (), study: str | None = None) ->
 
     Raises:
         ValueError: Something that is not in `WHAT`, or an encoder that timm does not have.
-        OSError: Some weights could not be brought, all others were; each is named with what to do.
+        OSError: Some weights could not be brought, or their path is in a variable that is not set; all others were.
+            Each is named with what to do.
     """
     for word in what:
         if word not in WHAT:
@@ -59,7 +60,7 @@ def fetch(params: Params, what: Sequence[str] = (), study: str | None = None) ->
     for weights in needed(params, what or WHAT, study):
         try:
             files[weights.title] = _bring(weights)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter of a variable that is not set
             failures.append(str(error))
     for title, path in files.items():
         _log.info("%s: %s", title, path)

@@ -241,15 +241,16 @@ def given_path(text: str, key: str, what: str) -> Path:
         what: What should lie there, for the message.
 
     Raises:
-        ValueError: An environment variable is not set.
+        ValueError: Environment variables are not set, or empty; all of them are named.
     """
-    expanded = os.path.expandvars(text)
-    if missing := re.search(r"\$\{?(\w*)", expanded):
+    named = re.findall(r"\$(\w+|\{[^}]*\})", text)  # what `expandvars` replaces; a $ alone is part of a name
+    if missing := [name for name in dict.fromkeys(part.strip("{}") for part in named) if not os.environ.get(name)]:
+        names, are = " and ".join(missing), "variables {} are" if missing[1:] else "variable {} is"
         raise ValueError(
-            f"params.yaml: {key} is '{text}', and the environment variable {missing[1]} is not set; point it at "
-            f"{what}, or write the path into params.yaml"
+            f"params.yaml: {key} is '{text}', and the environment {are.format(names)} not set; point "
+            f"{'them' if missing[1:] else 'it'} at {what}, or write the path into params.yaml"
         )
-    return Path(expanded).expanduser()
+    return Path(os.path.expanduser(os.path.expandvars(text)))  # noqa: PTH111 - Path's refuses users it does not know
 
 
 def work_folder(run: str, spec: str, manifest: bytes, *weights: str) -> Path:

@@ -152,6 +152,29 @@ def test_file_that_params_yaml_names_is_the_user_s(
     assert network.asked == []
 
 
+def test_variables_that_are_not_set_are_told_at_once(
+    load: Load,
+    content: dict[str, Any],
+    here: Path,
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Wrong: the user would set one variable, wait, and be told of the next; and nothing else would be fetched."""
+    for name in ("DIP_TEST_DINO", "DIP_TEST_INCEPTION"):
+        monkeypatch.delenv(name, raising=False)
+    content["runs"]["aligned"]["training"]["alignment"]["encoder_path"] = "$DIP_TEST_DINO"
+    content["evaluation"]["adm"]["extractor"] = {"name": "inception", "weights": "$DIP_TEST_INCEPTION/inception.pth"}
+    content["runs"]["fetched"] = {"base": "aligned", "training": {"alignment": {"encoder_path": None}}}
+    load(content)
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as stop:
+        cli.main(["fetch"])
+    first, second = str(stop.value.code).split("\n")
+    assert "encoder_path is '$DIP_TEST_DINO', and the environment variable DIP_TEST_DINO is not set" in first
+    assert "evaluation.adm.extractor.weights is" in second and "variable DIP_TEST_INCEPTION is not set" in second
+    assert network.encoder.exists() and f"{ENCODER} (training.alignment): {network.encoder}" in caplog.messages
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -69,3 +69,17 @@ def test_given_path_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert given_path("~/dit.pt", "key", "a file") == tmp_path / "dit.pt"
     with pytest.raises(ValueError, match=r"params\.yaml: key is .* the environment variable DIP_TEST_UNSET is not set"):
         given_path("$DIP_TEST_FOLDER/$DIP_TEST_UNSET", "key", "a file")
+    monkeypatch.setenv("DIP_TEST_EMPTY", "")
+    with pytest.raises(ValueError, match=r"variables DIP_TEST_EMPTY and DIP_TEST_UNSET are not set; point them at"):
+        given_path("$DIP_TEST_EMPTY/${DIP_TEST_UNSET}", "key", "a file")
+
+
+def test_given_path_may_hold_a_dollar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: a path with a $ in it could not be given, by name or by a variable; nor one of a user who is not there."""
+    monkeypatch.setenv("DIP_TEST_FOLDER", "/for $sale")
+    for given, path in (
+        ("$DIP_TEST_FOLDER/a", "/for $sale/a"),
+        ("/cost $/a", "/cost $/a"),
+        ("~nobody!/a", "~nobody!/a"),
+    ):
+        assert given_path(given, "key", "a file") == Path(path)
