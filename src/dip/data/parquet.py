@@ -61,7 +61,12 @@ class ParquetSource:
         for path in files:
             with _opened(path) as file:
                 _check_columns(file.schema_arrow, path)
-                names = names or _class_names(file.schema_arrow, path)
+                found = _class_names(file.schema_arrow, path)
+                if names and found and found != names:
+                    raise ValueError(
+                        f"{path}: its classes are not those of {files[0].name}; give files of one data set"
+                    )
+                names = names or found
                 column = file.read(columns=["label"]).column("label")
             if column.null_count:
                 raise ValueError(f"{path}: {column.null_count} rows have no label")
@@ -124,7 +129,10 @@ def _check_columns(schema: pa.Schema, path: Path) -> None:
     fits = has_bytes and image.field("bytes").type in (pa.binary(), pa.large_binary())
     if not fits or "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
         found = ", ".join(f"{field.name}: {field.type}" for field in schema)
-        raise ValueError(f"{path}: expected the columns image {{bytes, path}} and label (a number), got {found}")
+        raise ValueError(
+            f"{path}: expected the columns image {{bytes, path}} and label (a number), got {found}: rename them in "
+            "the files, or write the images into folders of classes"
+        )
 
 
 def _class_names(schema: pa.Schema, path: Path) -> list[str] | None:

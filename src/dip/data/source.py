@@ -6,6 +6,8 @@ hand to another process, which reads the files.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +23,9 @@ from dip.schema import ImageFiles
 # What counts as an image in a folder or a tar; the format itself is told from the content.
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 READ_BYTES = MAX_FILE_BYTES + 1  # as much of a file as is read; one byte more than is accepted
-_EXPECTED = "a folder of class folders (n01440764/*.JPEG, ...), ILSVRC2012_img_train.tar, or a folder of Parquet files"
+_EXPECTED = (
+    "a folder of class folders (n01440764/*.JPEG, ...), ILSVRC2012_img_train.tar, or Parquet files or their folder"
+)
 
 
 class Part(Protocol):
@@ -138,16 +142,17 @@ def open_source(name: str, dataset: ImageFiles) -> Source:
     if dataset.source is None:
         raise ValueError(f"params.yaml: {key} is not set; give it {_EXPECTED}")
     path = given_path(dataset.source, key, _EXPECTED)
-    if path.is_file():
-        from dip.data.tar import TarSource
-
-        source: Source = TarSource.open(path)
-    elif not path.is_dir():
+    if not (path.is_dir() or path.is_file()):
         raise ValueError(f"params.yaml: {key}: there is nothing at '{path}'; give it {_EXPECTED}")
-    elif files := parquet_files(path):
+    source: Source
+    if files := parquet_files(path, key):
         from dip.data.parquet import ParquetSource
 
         source = ParquetSource.open(files)
+    elif not path.is_dir():
+        from dip.data.tar import TarSource
+
+        source = TarSource.open(path)
     else:
         from dip.data.folder import FolderSource
 
@@ -156,10 +161,50 @@ def open_source(name: str, dataset: ImageFiles) -> Source:
     return source
 
 
-def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files of a download: those of the training split, where files are named by split; no hidden ones."""
-    found = sorted([*folder.glob("[!.]*.parquet"), *folder.glob("data/[!.]*.parquet")])
-    return [path for path in found if path.name.startswith("train")] or found
+def parquet_files(source: Path, key: str) -> list[Path]:
+    """The Parquet files of a source, in order; none where it is something else. Hidden ones do not count.
+
+    Of files named by split, or in folders named so, those of the training split. They lie in the folder itself or in
+    its data/ (as they are uploaded), or deeper (`default/train/0000.parquet`: as the hub converts them).
+
+    Args:
+        source: A folder, or one Parquet file.
+        key: Where params.yaml gives it, for the message.
+
+    Raises:
+        ValueError: There are several configurations, or several splits and none of them is for training.
+    """
+    if not source.is_dir():
+        return [source] if source.suffix == ".parquet" else []
+    found = sorted([*source.glob("[!.]*.parquet"), *source.glob("data/[!.]*.parquet")])
+    if not found:
+        found = _nested_parquet_files(source)
+        folders = sorted({path.parent for path in found})
+        training = [folder for folder in folders if folder.name == "train" or any(folder.glob("train*.parquet"))]
+        if len(chosen := training or folders) > 1:
+            names = ", ".join(f"'{folder}'" for folder in chosen[:4]) + (", ..." if chosen[4:] else "")
+            raise ValueError(f"params.yaml: {key}: Parquet files lie in {len(chosen)} folders; give it one of {names}")
+        found = [path for path in found if path.parent in chosen]
+    splits = {match[1] for path in found if (match := re.match(r"(.+)-\d+-of-\d+", path.name))}
+    if training_split := [path for path in found if path.name.startswith("train")]:
+        return training_split
+    if len(splits) > 1:
+        raise ValueError(
+            f"{found[0].parent}: Parquet files of {' and '.join(sorted(splits))}, none of train; download those, or "
+            "move the files of one split to a folder of their own"
+        )
+    return found
+
+
+def _nested_parquet_files(folder: Path) -> list[Path]:
+    """Parquet files anywhere in a folder, sorted; none where there are images, which are found first as a rule."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [inner for inner in folders if not inner.startswith(".")]
+        if any(map(is_image, files)):
+            return []
+        found += [Path(parent, name) for name in files if name.endswith(".parquet") and not name.startswith(".")]
+    return sorted(found)
 
 
 def _check_counts(name: str, dataset: ImageFiles, source: Source) -> None:

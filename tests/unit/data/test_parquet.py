@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from image_files import encoded, picture, write_parquet
+from image_files import encoded, picture, write_folder, write_parquet
 
 from dip.data.source import open_source
 from dip.schema import ImageNet
@@ -33,6 +33,78 @@ def test_parquet_keeps_its_order(tmp_path: Path, files: Files, settings: Make) -
             part = source.part(start, stop)
             assert list(part.read()) == contents[start:stop]
             assert len(part.names) == len(set(part.names)) == len(part.describe()) == stop - start
+
+
+@pytest.mark.parametrize(
+    ("files", "given"),
+    [
+        (["default/train/0000.parquet", "default/train/0001.parquet", "default/test/0000.parquet"], ""),
+        (["default/train/0000.parquet", "default/train/0001.parquet", "default/test/0000.parquet"], "default"),
+        (["default/train/0000.parquet", "default/train/0001.parquet", "default/test/0000.parquet"], "default/train"),
+        (["plain_text/train-00000-of-00002.parquet", "plain_text/train-00001-of-00002.parquet"], ""),
+        (["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-0-of-1.parquet"], ""),
+        (["data/validation-00000-of-00002.parquet", "data/validation-00001-of-00002.parquet"], ""),
+        (["snapshots/3f/data/train-0-of-2.parquet", "snapshots/3f/data/train-1-of-2.parquet", ".cache/b.parquet"], ""),
+    ],
+)
+def test_layouts_of_the_hub(tmp_path: Path, settings: Make, files: list[str], given: str) -> None:
+    """Wrong: a download would have to be rearranged by hand, or test images would be trained on."""
+    for number, name in enumerate(files):
+        write_parquet(tmp_path / "hf" / name, [bytes([number])] * 2, [0, 1], ["a", "b"])
+    (tmp_path / "hf/README.md").touch()
+    source = open_source("x", settings(tmp_path / "hf" / given, num_images=4))
+    assert list(source.part(0, 4).read()) == [b"\0", b"\0", b"\1", b"\1"]
+
+
+def test_source_may_be_one_parquet_file(tmp_path: Path, files: Files, settings: Make) -> None:
+    """Wrong: it would be taken for a damaged tar."""
+    path = write_parquet(tmp_path / "birds.parquet", list(files.values()), [1, 1, 0, 0, 0])
+    write_parquet(tmp_path / "others.parquet", [JPEG], [7])
+    source = open_source("x", settings(path))
+    assert source.layout == "parquet" and list(source.part(0, 5).read()) == list(files.values())
+    path.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"birds\.parquet: not a readable Parquet file"):
+        open_source("x", settings(path))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            ["cropped/train/0000.parquet", "cropped/test/0000.parquet", "full/train/0000.parquet"],
+            r"x\.source: Parquet files lie in 2 folders; give it one of '.*hf/cropped/train', '.*hf/full/train'",
+        ),
+        (
+            ["default/partial-test/0.parquet", "default/partial-train/0.parquet"],
+            "one of '.*/default/partial-test', '.*",
+        ),
+        (
+            ["data/test-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"],
+            r"hf/data: Parquet files of test and validation, none of train",
+        ),
+    ],
+)
+def test_what_cannot_be_chosen_is_asked_for(tmp_path: Path, settings: Make, files: list[str], message: str) -> None:
+    """Wrong: two data sets or splits would be mixed, or nobody would know what to give."""
+    for name in files:
+        write_parquet(tmp_path / "hf" / name, [JPEG] * 2, [0, 1])
+    with pytest.raises(ValueError, match=message):
+        open_source("x", settings(tmp_path / "hf", num_images=len(files) * 2))
+
+
+def test_tables_in_a_folder_of_images_are_not_its_images(tmp_path: Path, files: Files, settings: Make) -> None:
+    """Wrong: a table of embeddings that lies in a class would be taken for the data set."""
+    write_folder(tmp_path / "train", files)
+    write_parquet(tmp_path / "train/n01440764/embeddings.parquet", [JPEG], [0])
+    assert open_source("x", settings(tmp_path / "train")).layout == "folder"
+
+
+def test_files_of_two_data_sets_are_not_one(tmp_path: Path, settings: Make) -> None:
+    """Wrong: the same number would stand for two classes."""
+    for name, classes in (("a", ["cat", "dog"]), ("b", ["ant", "bee"])):
+        write_parquet(tmp_path / f"{name}.parquet", [JPEG] * 2, [0, 1], classes)
+    with pytest.raises(ValueError, match=r"b\.parquet: its classes are not those of a\.parquet"):
+        open_source("x", settings(tmp_path, num_images=4))
 
 
 def test_large_row_groups_are_read_in_pieces(tmp_path: Path, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
