@@ -54,8 +54,83 @@ def test_links_in_a_tar_are_refused(tmp_path: Path, settings: Make) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         file.addfile(link)
     write_tar(tmp_path / "train.tar", [("n01.tar", (tmp_path / "inner").read_bytes())])
-    with pytest.raises(ValueError, match=r"'a\.JPEG' is a link or a device"):
+    with pytest.raises(ValueError, match=r"'a\.JPEG' is a link, a device or sparse"):
         open_source("x", settings(tmp_path / "train.tar"))
+
+
+def forged(path: Path, name: bytes, field: slice, value: bytes) -> None:
+    """Write over a field of the header of a member, and make its checksum right."""
+    content = bytearray(path.read_bytes())
+    start = content.index(name + b"\0")
+    header = content[start : start + 512]
+    header[field] = value
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    content[start : start + 512] = header
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [b"a.JPEG", b"b.JPEG", b"n01.tar", b"n02.tar"])
+@pytest.mark.parametrize(
+    "size", [b"\x80" + bytes(3) + b"\xff" * 8, b"\xff" * 12, b"77777777777\0", b"\xff" * 10 + b"\0\0"]
+)
+def test_sizes_that_cannot_be_are_refused(tmp_path: Path, settings: Make, name: bytes, size: bytes) -> None:
+    """Wrong: a traceback of the operating system, reading without end, or classes that are silently left out."""
+    inner = inner_tar(tmp_path, "a.JPEG", "b.JPEG")
+    write_tar(tmp_path / "train.tar", [("n01.tar", inner), ("n02.tar", inner)])
+    forged(tmp_path / "train.tar", name, slice(124, 136), size)
+    with pytest.raises(ValueError, match=rf"train\.tar: .* cut off at '{name.decode()}', or that has a wrong size \("):
+        open_source("x", settings(tmp_path / "train.tar"))
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+def test_headers_of_gigabytes_are_not_read(tmp_path: Path, settings: Make, kind: bytes) -> None:
+    """Wrong: 148 GB would be read into memory as the name of a file."""
+    write_tar(tmp_path / "train.tar", [("n01.tar", inner_tar(tmp_path, "a.JPEG")), ("n02.tar", b"")])
+    forged(tmp_path / "train.tar", b"n02.tar", slice(124, 157), b"77777777777\0" + bytes(20) + kind)
+    with pytest.raises(ValueError, match=r"\(a header of 8,589,93\d,\d+ bytes, at byte [\d,]+, after 'n01\.tar'\)"):
+        open_source("x", settings(tmp_path / "train.tar"))
+
+
+@pytest.mark.parametrize("name", [b"a.JPEG", b"b.JPEG", b"n01.tar", b"n02.tar"])
+@pytest.mark.parametrize("damage", ["bit", "hole"])
+def test_damaged_headers_are_no_end(tmp_path: Path, settings: Make, name: bytes, damage: str) -> None:
+    """Wrong: what comes after the damage would be left out without a word: tarfile takes it for the end."""
+    inner = inner_tar(tmp_path, "a.JPEG", "b.JPEG")
+    content = bytearray(write_tar(tmp_path / "train.tar", [("n01.tar", inner), ("n02.tar", inner)]))
+    start = content.index(name + b"\0")
+    content[start : start + 512] = bytes(512) if damage == "hole" else b"!" + content[start + 1 : start + 512]
+    (tmp_path / "train.tar").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"train\.tar: not a complete, uncompressed tar \(.* at byte [\d,]+.* download"
+    ):
+        open_source("x", settings(tmp_path / "train.tar"))
+
+
+@pytest.mark.parametrize("rest", [b"", bytes(100), bytes(1 << 21), bytes(512) + b"more"])
+def test_an_archive_ends_with_its_mark(tmp_path: Path, settings: Make, rest: bytes) -> None:
+    """Wrong: a download that broke off between two files, or whose rest is still zeros, would be taken for whole."""
+    content = write_tar(tmp_path / "train.tar", [("n01.tar", inner_tar(tmp_path, "a.JPEG"))])
+    end = content.index(b"n01.tar") + 512 + 10240
+    assert not any(content[end:])
+    (tmp_path / "train.tar").write_bytes(content[:end] + rest)
+    with pytest.raises(ValueError, match=r"at byte [\d,]+, after 'n01\.tar'\)"):
+        open_source("x", settings(tmp_path / "train.tar"))
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_all_formats_are_read(tmp_path: Path, settings: Make, format: int) -> None:
+    """Wrong: files with long names, which take headers of their own, would be refused or have short ones."""
+    names = [f"{'long' * 20}/{letter * 50}.JPEG" for letter in "ab"]
+    for path, members in (("inner.tar", dict.fromkeys(names, JPEG)), ("train.tar", {"n01.tar": None})):
+        with tarfile.open(tmp_path / path, "w", format=format) as file:
+            for name, content in members.items():
+                info = tarfile.TarInfo(name)
+                content = content or (tmp_path / "inner.tar").read_bytes()
+                info.size = len(content)
+                file.addfile(info, io.BytesIO(content))
+    source = open_source("x", settings(tmp_path / "train.tar", num_classes=1, num_images=2))
+    assert source.part(0, 2).names == [f"n01/{name}" for name in names] and list(source.part(0, 2).read()) == [JPEG] * 2
 
 
 @pytest.mark.parametrize("keep", [0, 100, 600, 3000, -2000, -10300])
