@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dip.data.source import is_image
 from dip.evaluation.features import ImageSet
@@ -81,7 +82,7 @@ class FolderImages:
         """One checksum of all names and contents."""
         digest = hashlib.sha256()
         for path in self.paths:
-            digest.update(f"{path.relative_to(self.folder)}\0{sha256(path)}\n".encode())
+            digest.update(os.fsencode(path.relative_to(self.folder)) + f"\0{sha256(path)}\n".encode())
         return digest.hexdigest()
 
 
@@ -110,8 +111,10 @@ def source_deviations(images: ImageSet) -> list[str]:
 
 def _read(path: Path) -> NDArray[np.uint8]:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
             pixels = np.asarray(image)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: cannot be read as an image: it is no PNG file, whatever its name") from None
     except Exception as error:  # whatever a decoder says of damaged content
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
     if image.mode != "RGB":
