@@ -17,7 +17,9 @@ from dip.data.crop import center_crop
 # Larger files are skipped: the limits keep a worker below 0.9 GB, also for a progressive CMYK JPEG.
 MAX_FILE_BYTES = 2**28
 MAX_PIXELS = 2**26
-_EMPTY = "empty file, or a link to a file that is gone"
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow knows more, and runs Ghostscript on one (EPS)
+_EMPTY = "empty file, a pipe, or a link to a file that is gone"
+_LFS_POINTER = b"version https://git-lfs.github.com/"
 
 
 class UnreadableImageError(ValueError):
@@ -44,7 +46,7 @@ def decode(content: bytes, image_size: int, *, upright: bool) -> NDArray[np.uint
     if len(content) > MAX_FILE_BYTES:
         raise UnreadableImageError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_size(image, image_size)
             if image.mode.startswith(("I", "F")):
                 raise UnreadableImageError(f"pixels of mode {image.mode}, expected 8 bits per channel")
@@ -57,9 +59,17 @@ def decode(content: bytes, image_size: int, *, upright: bool) -> NDArray[np.uint
     except (UnreadableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise UnreadableImageError("not an image of a known format" if content else _EMPTY) from None
+        raise UnreadableImageError(_what_it_is(content)) from None
+    except Image.DecompressionBombError:  # Pillow's own limit, above ours
+        raise UnreadableImageError(f"more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # whatever a decoder says of damaged content
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+
+
+def _what_it_is(content: bytes) -> str:
+    if content.startswith(_LFS_POINTER):
+        return "a pointer of Git LFS in the place of the file: run `git lfs pull` where it came from"
+    return "not an image of a known format" if content else _EMPTY
 
 
 def _check_size(image: Image.Image, image_size: int) -> None:

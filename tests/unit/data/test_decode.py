@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -16,9 +17,17 @@ from dip.data.crop import center_crop
 from dip.data.decode import UnreadableImageError, decode
 
 
+def png(width: int, height: int, depth: int, colour: int, pixels: bytes) -> bytes:
+    """A PNG of a kind that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
 def as_adm(content: bytes, image_size: int) -> np.ndarray:
     """What ADM reads: open, convert to RGB, crop."""
-    with Image.open(io.BytesIO(content)) as image:
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
         return center_crop(image.convert("RGB"), image_size)
 
 
@@ -32,6 +41,16 @@ KINDS = {
     "palette": encoded(picture().convert("P"), "PNG"),
     "alpha": encoded(picture().convert("RGBA"), "PNG"),
     "gif": encoded(picture(), "GIF"),
+    "animated gif": encoded(picture(), "GIF", save_all=True, append_images=[picture(seed=1)]),
+    "animated webp": encoded(picture(), "WEBP", save_all=True, append_images=[picture(seed=1)]),
+    "animated png": encoded(picture(), "PNG", save_all=True, append_images=[picture(seed=1)]),
+    "several pictures": encoded(picture(), "MPO", save_all=True, append_images=[picture(seed=1)]),  # of a telephone
+    "palette with transparency": encoded(picture().convert("P"), "PNG", transparency=bytes(range(256))),
+    "colours of 16 bits": png(9, 8, 16, 2, (b"\0" + bytes(range(54))) * 8),
+    "two bits": png(12, 8, 2, 0, (b"\0" + bytes(range(3))) * 8),
+    "cmyk tiff": encoded(picture().convert("CMYK"), "TIFF"),
+    "bmp": encoded(picture(), "BMP"),
+    "one pixel": encoded(picture(1, 1), "PNG"),
     "exact": encoded(picture(8, 8), "PNG"),
 }
 
@@ -67,6 +86,13 @@ def test_orientation_counts_beside_tags_that_are_wrong() -> None:
     [
         (b"", "empty file"),
         (b"not an image", "not an image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),  # runs Ghostscript
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "a pointer of Git LFS .* `git lfs pull`",
+        ),
+        (png(30_000, 30_000, 8, 0, b""), "more than 67,108,864 pixels"),
+        (png(2**31 - 1, 2**31 - 1, 8, 0, b""), "more than 67,108,864 pixels"),
         (KINDS["rgb"][:-200], r"OSError: image file is truncated"),
         (KINDS["png"][:-200], r"OSError: "),
         (KINDS["rgb"][:10], "OSError: Truncated File Read"),
