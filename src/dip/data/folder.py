@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dip.data.source import READ_BYTES, Listing, as_names, is_image
+from dip.data.source import READ_BYTES, SUFFIXES, Listing, as_names, is_image
 
 NO_CLASS = "images"  # name of the one class of a folder without classes
+_SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,14 @@ class FolderSource:
         """List a folder.
 
         Raises:
-            ValueError: There are no images, none in some class, or some beside the folders of classes.
+            ValueError: There are no images, none in some class, or some beside the folders of classes; or the folders
+                are those of splits.
         """
         loose = sorted(entry.name for entry in os.scandir(folder) if is_image(entry.name) and not entry.is_dir())
         found = (entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
         classes = sorted(found)
+        if "train" in classes and _SPLITS.issuperset(classes) and len(classes) > 1:
+            raise ValueError(f"{folder}: its folders are splits ({', '.join(classes)}); give '{folder / 'train'}'")
         if loose and classes:
             raise ValueError(
                 f"{folder}: {len(loose)} images ({loose[0]}, ...) lie beside {len(classes)} folders ({classes[0]}, "
@@ -58,6 +63,8 @@ class FolderSource:
             by_class = [(NO_CLASS, as_names(loose, folder))]
         else:
             by_class = [(name, as_names(_images(folder, name), folder)) for name in classes]
+        for name in [name for name, images in by_class if not len(images)] if by_class else [""]:
+            _check_types(folder / name)
         return cls(folder, Listing.of(by_class, folder))
 
     @property
@@ -82,30 +89,37 @@ def _images(folder: Path, name: str) -> list[str]:
     return sorted(found)
 
 
+def _check_types(folder: Path) -> None:
+    """Name what there is in a folder without images: those of other formats, or archives.
+
+    Raises:
+        ValueError: There are files.
+    """
+    names = (entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+    if endings := sorted({suffix for name in names if (suffix := Path(name).suffix)}):
+        raise ValueError(
+            f"{folder}: no images, but files that end in {', '.join(endings[:5])}; images end in "
+            f"{', '.join(sorted(SUFFIXES))}"
+        )
+
+
 def _size(path: Path) -> int:
-    """Bytes of a file; a link to one that is gone is an empty file, which is skipped as an image."""
+    """Bytes of a file; what is none, a pipe or a link to a file that is gone, is skipped as an empty image."""
     try:
-        return path.stat().st_size
+        status = path.stat()
     except OSError:
-        if _leads_nowhere(path):
+        if path.is_symlink() and not path.exists():
             return 0
         raise
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _content(path: Path) -> bytes:
-    """A file's content, as far as it is read; likewise."""
-    try:
-        with path.open("rb") as file:
-            return file.read(READ_BYTES)
-    except OSError:
-        if _leads_nowhere(path):
-            return b""
-        raise
-
-
-def _leads_nowhere(path: Path) -> bool:
-    """Whether a file is a link to one that is gone."""
-    return path.is_symlink() and not path.exists()
+    """A file's content, as far as it is read; likewise, as to read a pipe has no end."""
+    if not _size(path):
+        return b""
+    with path.open("rb") as file:
+        return file.read(READ_BYTES)
 
 
 def _raise(error: OSError) -> None:

@@ -23,7 +23,7 @@ from dip.schema import ImageFiles
 # What counts as an image in a folder or a tar; the format itself is told from the content.
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 READ_BYTES = MAX_FILE_BYTES + 1  # as much of a file as is read; one byte more than is accepted
-_EXPECTED = (
+EXPECTED = (
     "a folder of class folders (n01440764/*.JPEG, ...), ILSVRC2012_img_train.tar, or Parquet files or their folder"
 )
 
@@ -91,7 +91,7 @@ class Listing:
             ValueError: There are no images, or none in some class.
         """
         if not by_class:
-            raise ValueError(f"{where}: no images; expected {_EXPECTED}")
+            raise ValueError(f"{where}: no images; expected {EXPECTED}")
         for name, images in by_class:
             if not len(images):
                 raise ValueError(f"{where / name}: no images; every class needs at least one")
@@ -140,10 +140,10 @@ def open_source(name: str, dataset: ImageFiles) -> Source:
     """
     key = f"datasets.{name}.source"
     if dataset.source is None:
-        raise ValueError(f"params.yaml: {key} is not set; give it {_EXPECTED}")
-    path = given_path(dataset.source, key, _EXPECTED)
+        raise ValueError(f"params.yaml: {key} is not set; give it {EXPECTED}")
+    path = given_path(dataset.source, key, EXPECTED)
     if not (path.is_dir() or path.is_file()):
-        raise ValueError(f"params.yaml: {key}: there is nothing at '{path}'; give it {_EXPECTED}")
+        raise ValueError(f"params.yaml: {key}: there is nothing at '{path}'; give it {EXPECTED}")
     source: Source
     if files := parquet_files(path, key):
         from dip.data.parquet import ParquetSource

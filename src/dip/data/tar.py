@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dip.data.source import READ_BYTES, Listing, Names, as_names, is_image
+from dip.data.source import EXPECTED, READ_BYTES, Listing, Names, as_names, is_image
 from dip.progress import Progress
 
 _HEADER_BYTES = 1 << 20  # more than any header takes, with long names and PAX records
@@ -135,10 +135,10 @@ def _members(file: BinaryIO, path: Path, start: int, end: int, inner: str = "") 
                 return
         except Exception as error:  # tarfile raises anything over damaged bytes
             where = f"at byte {place:,}" + (f", in '{inner}'" if inner else "") + (f", after '{last}'" if last else "")
-            raise ValueError(
-                f"{path}: not a complete, uncompressed tar ({error}, {where}); expected ILSVRC2012_img_train.tar: "
-                "compare its size and checksum with those of the download"
-            ) from error
+            then = (
+                "compare its size and checksum with those of the download" if inner or last else f"expected {EXPECTED}"
+            )
+            raise ValueError(f"{path}: not a complete, uncompressed tar ({error}, {where}); {then}") from error
         _check(member, path)
         if not 0 <= member.size <= end - member.offset_data:
             cut = f"'{inner}' is cut off" if inner else "it is cut off"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from image_files import encoded, picture, write_folder
 
 from dip import cli
+from dip.data.dataset import ImageStore
+from dip.data.decode import decode
 from dip.data.folder import FolderSource
+from dip.data.prepare import prepare
 from dip.data.source import open_source
-from dip.paths import RunFolder
-from dip.schema import ImageNet
+from dip.paths import RunFolder, Store
+from dip.schema import ImageFolder, ImageNet
 
 Make = Callable[..., ImageNet]
 Files = dict[str, bytes]
@@ -65,6 +71,65 @@ def test_folders_that_cannot_be_used(tmp_path: Path, files: Files, settings: Mak
         pass
     with pytest.raises(ValueError, match="is not UTF-8; rename it"):
         open_source("x", settings(tmp_path / "odd"))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["cat/1.jpg", "dog/1.HEIC", "dog/2.avif"],
+            r"/dog: no images, but files that end in \.HEIC, \.avif; images end",
+        ),
+        (
+            ["0.tar", "1.tar", "README"],
+            r"images: no images, but files that end in \.tar; images end in \.bmp, \.gif, .*",
+        ),
+        (
+            ["train/cat/1.png", "val/cat/1.png"],
+            r"images: its folders are splits \(train, val\); give '.*/images/train'",
+        ),
+    ],
+)
+def test_other_folders_say_what_to_give(tmp_path: Path, settings: Make, names: list[str], message: str) -> None:
+    """Wrong: photographs of another format would look like none, and splits like classes."""
+    folder = write_folder(tmp_path / "images", dict.fromkeys(names, JPEG))
+    with pytest.raises(ValueError, match=message):
+        open_source("x", settings(folder))
+
+
+def test_names_may_be_anything(tmp_path: Path, own: Callable[..., ImageFolder], store: Store) -> None:
+    """Wrong: an image would be lost over its name, or two classes be one."""
+    names = ["Cat/a b.jpg", 'Cat/猫 é\n,".jpg', "cat/1.jpg/2.jpg", "cat/x.PNG", "cat.jpg/1.JPEG"]
+    images = {name: encoded(picture(9, 9, seed), "PNG") for seed, name in enumerate(names)}
+    prepare("x", own(write_folder(tmp_path / "images", images), num_classes=3), store)
+    found = ImageStore(store)
+    assert found.class_names == ["Cat", "cat", "cat.jpg"] and found.labels.tolist() == [0, 0, 1, 1, 2]
+    (index,) = store.folder.glob("index-*.csv")
+    with index.open(newline="") as file:
+        assert [row["origin"] for row in csv.DictReader(file)] == names
+    for place, name in enumerate(names):
+        np.testing.assert_array_equal(found.images[place], decode(images[name], 8, upright=True))
+
+
+def test_a_pipe_is_no_image(tmp_path: Path, own: Callable[..., ImageFolder], store: Store) -> None:
+    """Wrong: the preparation would wait for ever."""
+    folder = write_folder(tmp_path / "images", {"a/1.png": JPEG})
+    os.mkfifo(folder / "a/2.png")
+    with pytest.raises(ValueError, match=r"the first is a/2\.png \(empty file, a pipe, or a link"):
+        prepare("x", own(folder, num_classes=1, num_images=2), store)
+
+
+def test_a_file_that_may_not_be_read_ends_it(tmp_path: Path, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong: images of another user would be skipped as damaged, or nobody would know which to make readable."""
+    folder = write_folder(tmp_path / "images", {"a/1.png": JPEG, "a/2.png": JPEG})
+    part = open_source("x", settings(folder, num_classes=1, num_images=2)).part(0, 2)
+
+    def refuse(path: Path, mode: str) -> Any:  # as for anybody but root
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError, match=r"Permission denied: '.*a/1\.png'"):
+        list(part.read())
 
 
 @pytest.mark.slow

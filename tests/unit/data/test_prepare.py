@@ -190,7 +190,7 @@ def test_link_to_a_file_that_is_gone_is_an_unreadable_image(
     (folder / "b.png").symlink_to(tmp_path / "absent.png")
     prepare("x", own(tmp_path / "images", num_classes=1, num_images=2, max_skipped=0.5), store)
     (skipped,) = read_manifest(store).skipped
-    assert skipped.name.endswith("b.png") and skipped.why == "empty file, or a link to a file that is gone"
+    assert skipped.name.endswith("b.png") and skipped.why == "empty file, a pipe, or a link to a file that is gone"
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -101,9 +101,7 @@ def test_damaged_headers_are_no_end(tmp_path: Path, settings: Make, name: bytes,
     start = content.index(name + b"\0")
     content[start : start + 512] = bytes(512) if damage == "hole" else b"!" + content[start + 1 : start + 512]
     (tmp_path / "train.tar").write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"train\.tar: not a complete, uncompressed tar \(.* at byte [\d,]+.* download"
-    ):
+    with pytest.raises(ValueError, match=r"train\.tar: not a complete, uncompressed tar \(.* at byte [\d,]+"):
         open_source("x", settings(tmp_path / "train.tar"))
 
 
