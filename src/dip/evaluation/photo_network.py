@@ -188,12 +188,15 @@ def load_photo_network(path: str | Path) -> PhotoNetwork:
         raise ValueError(f"{path} is not a readable safetensors file ({error}): train the network again") from error
     if FORMAT not in metadata:
         raise ValueError(f"{path} is not a photo network: expected {FORMAT!r} in its metadata, got {sorted(metadata)}")
-    settings = json.loads(metadata[FORMAT])
-    network = PhotoNetwork(settings["image_size"], settings["num_classes"], settings)
     try:
+        settings = json.loads(metadata[FORMAT])
+        network = PhotoNetwork(settings["image_size"], settings["num_classes"], settings)
         network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit the network its metadata names: {error}") from error
+    except Exception as error:  # over forged metadata, json and torch raise anything
+        raise ValueError(
+            f"the weights in {path} do not fit the network its metadata names ({type(error).__name__}: {error}): train "
+            f"it again with `dip features {path.stem}`"
+        ) from error
     network.requires_grad_(False)
     return network
 

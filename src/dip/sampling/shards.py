@@ -86,7 +86,9 @@ class Shards:
         found = set()
         for shard in range(len(self)):
             with self._removed_if_damaged(shard) as path:
-                found.add(load_metadata(path)["device"])
+                if not isinstance(device := load_metadata(path).get("device"), str):
+                    raise ValueError("its metadata names no device")
+                found.add(device)
         return sorted(found)
 
     @contextlib.contextmanager

@@ -182,9 +182,11 @@ def test_loading_something_else_is_a_clear_error(network, tmp_path):
     (tmp_path / "cut").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         load_photo_network(tmp_path / "cut")
-    (tmp_path / "edited").write_bytes(content.replace(b'\\"num_classes\\": 6', b'\\"num_classes\\": 7'))
-    with pytest.raises(ValueError, match="do not fit the network its metadata names"):
-        load_photo_network(tmp_path / "edited")
+    old = b'\\"num_classes\\": 6'
+    for new in (b'\\"num_classes\\": 7', b'\\"num_klasses\\": 6', b'\\"num_classes\\": -'):
+        (tmp_path / "edited").write_bytes(content.replace(old, new))
+        with pytest.raises(ValueError, match=r"(?s)edited do not fit the network its metadata .*`dip features edited`"):
+            load_photo_network(tmp_path / "edited")
 
 
 def test_refuses_images_it_was_not_trained_for(network):

@@ -91,6 +91,9 @@ def test_a_damaged_shard_is_removed_and_named(shards: Shards, tmp_path: Path) ->
             read()
         assert not (tmp_path / "samples.npz").exists()
         assert shards.missing() == [1]
+    np.savez(shards.folder / "000001.npz", arr_0=images_of(shards, 1), metadata=np.array('{"device": 1}'))
+    with pytest.raises(ValueError, match=r"damaged shard, now removed \(its metadata names no device\)"):
+        shards.devices()
     shards.write(1, images_of(shards, 0)[:3], "cpu")
     with pytest.raises(ValueError, match=r"shape \(3, 2, 2, 3\), expected \(4, 2, 2, 3\)"):
         shards.merge(tmp_path / "samples.npz", LABELS)
