@@ -14,16 +14,20 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
 from dip.evaluation.features import check_images
 from dip.evaluation.frechet import Statistics
 from dip.files import atomic_write
+from dip.schema.base import Count, Schema
 
 STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
+_LARGEST = float(np.finfo(np.float32).max)  # of a covariance, since features and their squares are in float32
+_AGAIN = "write or download it again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,17 @@ class Blocks:
     pieces: Iterable[NDArray]
 
 
+class Metadata(Schema):
+    """What `write_reference` notes beside images and statistics; files of others have none of it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str | None = None
+    num_images: Annotated[Count, Field(ge=2)] | None = None  # behind the statistics
+    feature_extractor: str | None = None
+    extractor_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """What a reference file holds.
@@ -49,13 +64,13 @@ class Reference:
         images: uint8, shape (n, H, W, 3).
         pool: Statistics of the pooled features, or None where the file has images only.
         spatial: Statistics of the spatial features, likewise.
-        metadata: What `write_reference` noted; empty for files of others.
+        metadata: What `write_reference` noted.
     """
 
     images: NDArray[np.uint8]
     pool: Statistics | None
     spatial: Statistics | None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=Metadata)
 
 
 def load_images(path: str | Path) -> NDArray[np.uint8]:
@@ -86,7 +101,8 @@ def load_reference(path: str | Path) -> Reference:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: As for `load_images`, or some of the four statistics are missing or do not fit together.
+        ValueError: As for `load_images`; some of the four statistics are missing, do not fit together or cannot be
+            those of features; or the metadata is not what `write_reference` notes.
     """
     images = load_images(path)
     with _opened(path) as archive:
@@ -100,19 +116,31 @@ def load_reference(path: str | Path) -> Reference:
             )
         arrays = {name: _read_array(archive, name, path) for name in STATISTICS}
     for name, array in arrays.items():
-        if array.dtype.kind not in "fiu":
-            raise ValueError(f"{path}: {name} is an array of {array.dtype}, not of numbers: write or download it again")
-    mu, sigma, mu_s, sigma_s = arrays.values()
-    metadata = load_metadata(path)
+        _check_statistic(name, array, path)
     try:
-        return Reference(
-            images,
-            Statistics(mu, sigma, metadata.get("num_images")),
-            Statistics(mu_s, sigma_s, metadata.get("num_images")),
-            metadata,
-        )
+        metadata = Metadata.parse(json.dumps(load_metadata(path)))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: its metadata is not that of a reference ({error}): write it again") from error
+    mu, sigma, mu_s, sigma_s = arrays.values()
+    try:
+        pool = Statistics(mu, sigma, metadata.num_images)
+        return Reference(images, pool, Statistics(mu_s, sigma_s, metadata.num_images), metadata)
+    except ValueError as error:
+        raise ValueError(f"{path}: its statistics cannot be used ({error}): {_AGAIN}") from error
+
+
+def _check_statistic(name: str, array: NDArray, path: str | Path) -> None:
+    """Refuse what is no mean or covariance of features, whatever its shape."""
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: {name} is an array of {array.dtype}, not of numbers: {_AGAIN}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path}: {name} has NaN or infinity, the features behind it were not finite: {_AGAIN}")
+    if (largest := float(np.abs(array).max(initial=0))) > _LARGEST:
+        raise ValueError(f"{path}: {name} has numbers up to {largest:.1e}, too large for features: {_AGAIN}")
+    if array.ndim == 2 and (np.diagonal(array) < 0).any():
+        raise ValueError(f"{path}: {name} has variances below 0, it is no covariance: {_AGAIN}")
 
 
 def load_metadata(path: str | Path) -> dict[str, Any]:
@@ -127,7 +155,7 @@ def load_metadata(path: str | Path) -> dict[str, Any]:
         text = str(_read_array(archive, "metadata", path))
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: its metadata is not JSON ({error}): write it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: its metadata is no JSON object but a {type(content).__name__}: write it again")

@@ -84,7 +84,7 @@ def evaluate(
         _log.warning("%s: %s", samples_path, deviation)
     reference = load_reference(reference_path)
     check_pair(images, reference.images, samples_path, reference_path, num_samples)
-    check_neighbours(k, reference=len(reference.images), sample=len(images))
+    check_neighbours(k, **{f"reference {reference_path}": len(reference.images), f"sample {samples_path}": len(images)})
     _check_extractor(reference, extractor, reference_path)
     _check_dimensions(reference, extract(extractor, reference.images[:1], device=device), extractor, reference_path)
     sample = extract(extractor, images, batch_size, device, progress)
@@ -231,10 +231,10 @@ def _check_dimensions(reference: Reference, features: Features, extractor: Extra
 
 
 def _check_extractor(reference: Reference, extractor: Extractor, path: str | Path) -> None:
-    written_with = reference.metadata.get("extractor_sha256", extractor.sha256)
+    written_with = reference.metadata.extractor_sha256 or extractor.sha256
     if written_with != extractor.sha256:
         raise ValueError(
-            f"{path}: its statistics were computed with {reference.metadata.get('feature_extractor')} "
+            f"{path}: its statistics were computed with {reference.metadata.feature_extractor} "
             f"({written_with[:8]}), not with {extractor.name} ({extractor.sha256[:8]}): write the reference again"
         )
 
@@ -257,7 +257,7 @@ def _reference_name(reference: Reference, given: str | None, file_name: str, che
     """The ADM release's by checksum, the name given, the one in the file, or the ADM release's by name; or None."""
     by_checksum = [name for name, known in ADM_REFERENCES.items() if known == checksum]
     by_name = [name for name in ADM_REFERENCES if name == file_name]
-    return next((name for name in (*by_checksum, given, reference.metadata.get("name"), *by_name) if name), None)
+    return next((name for name in (*by_checksum, given, reference.metadata.name, *by_name) if name), None)
 
 
 def _reference_deviations(reference: Reference, name: str | None, checksum: str, pinned: str | None) -> list[str]:

@@ -13,6 +13,7 @@ from dip.data.photographs import held_out_crops
 from dip.environment import pick_device
 from dip.evaluation.features import Extractor, ImageSet, open_extractor
 from dip.evaluation.images import open_images
+from dip.evaluation.npz import load_reference
 from dip.evaluation.protocol import PROTOCOL_NUM_SAMPLES, check_pair, evaluate, write_reference
 from dip.files import atomic_copy, check_writable, sha256, write_json
 from dip.paths import RunFolder, Store, feature_network, given_path, reference
@@ -42,11 +43,19 @@ def make_reference(name: str, evaluation: Evaluation, datasets: Mapping[str, Dat
         target: npz to write, in the layout of the ADM release.
 
     Raises:
-        ValueError: The ADM file is not named, not there, or has another checksum; or the dataset is not prepared.
+        ValueError: The ADM file is not named, not there, damaged, of another size, or has another checksum; or the
+            dataset is not prepared.
     """
     settings = evaluation.reference
     if isinstance(settings, FileReference):
-        atomic_copy(_reference_file(name, settings), target)
+        path = _reference_file(name, settings)
+        _, height, width, _ = load_reference(path).images.shape
+        if (height, width) != (evaluation.image_size, evaluation.image_size):
+            raise ValueError(
+                f"{path}: its images have {height} x {width} pixels, and evaluation.{name}.image_size is "
+                f"{evaluation.image_size}: give evaluation.{name}.reference.path the file of that size"
+            )
+        atomic_copy(path, target)
         return
     dataset = datasets[settings.dataset]
     images: ImageSet

@@ -161,7 +161,7 @@ def test_refuses_references_with_half_of_the_statistics(tmp_path):
     with pytest.raises(ValueError, match="has some statistics but not mu_s, sigma_s: sFID needs"):
         load_reference(path)
     np.savez(path, arr_0=IMAGES, **{**statistics(), "sigma": np.eye(5)})
-    with pytest.raises(ValueError, match=r"reference.npz: expected a mean of shape \(d,\)"):
+    with pytest.raises(ValueError, match=r"reference.npz: its statistics .*expected a mean of shape \(d,\)"):
         load_reference(path)
     np.savez(path, arr_0=IMAGES, **statistics(), metadata=np.array("[1]"))
     with pytest.raises(ValueError, match="its metadata is no JSON object but a list"):
@@ -192,6 +192,62 @@ def test_refuses_statistics_that_are_no_numbers(tmp_path):
         ValueError, match=r"reference\.npz: sigma is an array of <U1, not of numbers: write or download"
     ):
         load_reference(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"mu": np.full(4, np.inf)}, "mu has NaN or infinity, the features behind it were not finite"),
+        ({"sigma": np.full((4, 4), 1e200)}, r"sigma has numbers up to 1\.0e\+200, too large for features"),
+        ({"sigma_s": -np.eye(6)}, "sigma_s has variances below 0, it is no covariance"),
+        ({"mu": np.zeros((1, 4))}, r"its statistics cannot be used \(expected a mean of shape \(d,\)"),
+        ({"mu": np.zeros(4, "M8[s]")}, r"mu is an array of datetime64\[s\], not of numbers"),
+    ],
+)
+def test_refuses_statistics_that_cannot_be_those_of_features(changed, message, tmp_path):
+    """A distance of infinity would be told after hours, as a number that JSON does not have."""
+    path = tmp_path / "reference.npz"
+    np.savez(path, arr_0=IMAGES, **{**statistics(), **changed})
+    with pytest.raises(ValueError, match=rf"reference\.npz: {message}.*: write or download it again"):
+        load_reference(path)
+
+
+@pytest.mark.parametrize("half", [np.float16, np.float32, ">f8", np.longdouble])
+def test_statistics_may_have_any_precision(half, tmp_path):
+    """A reference of others would be refused, or warn."""
+    np.savez(tmp_path / "reference.npz", arr_0=IMAGES, **{k: v.astype(half) for k, v in statistics().items()})
+    assert load_reference(tmp_path / "reference.npz").pool.covariance.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ('{"num_images": "40"}', r"not that of a reference \(num_images: Input should be a valid integer\)"),
+        ('{"num_images": 1}', r"num_images: Input should be greater than or equal to 2"),
+        ('{"num_images": NaN}', r"num_images: Input should be a valid integer"),
+        ('{"name": ["a"]}', r"name: Input should be a valid string"),
+        ('{"extractor_sha256": 3}', r"extractor_sha256: Input should be a valid string"),
+        ('{"extractor_sha256": "0"}', r"extractor_sha256: String should match"),
+        ("[" * 100_000, r"not JSON \(maximum recursion depth"),
+        ("", r"not JSON \(Expecting value"),
+    ],
+)
+def test_refuses_metadata_that_is_not_a_reference_s(metadata, message, tmp_path):
+    """A traceback after hours of features, or a distance with the rank of another number of images."""
+    path = tmp_path / "reference.npz"
+    np.savez(path, arr_0=IMAGES, **statistics(), metadata=np.array(metadata))
+    with pytest.raises(
+        ValueError, match=rf"reference\.npz: its metadata is {'' if 'not' in message else '.*'}{message}"
+    ):
+        load_reference(path)
+
+
+def test_metadata_may_have_more(tmp_path):
+    """References of a later version could not be read."""
+    content = np.array('{"num_images": 7, "name": "seven", "packages": {}, "more": [1]}')
+    np.savez(tmp_path / "reference.npz", arr_0=IMAGES, **statistics(), metadata=content)
+    metadata = load_reference(tmp_path / "reference.npz").metadata
+    assert (metadata.name, metadata.num_images, metadata.extractor_sha256) == ("seven", 7, None)
 
 
 def test_refuses_what_goes_on_behind_its_array(tmp_path):

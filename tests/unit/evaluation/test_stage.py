@@ -50,9 +50,9 @@ def test_reference_of_a_dataset_is_of_all_its_images(place):
     """Statistics would be of the images for precision and recall only."""
     stage.make_reference("photos", EVALUATOR, {"crops": DATASET}, Path("made.npz"))
     made = load_reference("made.npz")
-    assert made.pool.num_samples == made.metadata["num_images"] == 120
+    assert made.pool.num_samples == made.metadata.num_images == 120
     assert made.images.shape == (40, 32, 32, 3)
-    assert made.metadata["name"] == "all 120 images of crops"
+    assert made.metadata.name == "all 120 images of crops"
     other = DATASET.model_copy(update={"crops_per_class": 7})
     with pytest.raises(ValueError, match=r"prepared with crops_per_class = 60, params\.yaml says 7"):
         stage.make_reference("photos", EVALUATOR, {"crops": other}, Path("made.npz"))
@@ -156,7 +156,9 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(place, monkeypatch)
 def test_reference_file_is_copied_if_it_is_the_one_that_params_yaml_means(tmp_path, monkeypatch):
     """Every row of a table would be compared with a damaged download, or with another file of that name."""
     monkeypatch.chdir(tmp_path)
-    Path("adm.npz").write_bytes(b"reference")
+    np.savez("adm.npz", arr_0=np.zeros((4, 32, 32, 3), np.uint8))
+    np.savez("large.npz", arr_0=np.zeros((4, 64, 64, 3), np.uint8))
+    Path("damaged.npz").write_bytes(Path("adm.npz").read_bytes()[:-9])
     settings = {"kind": "file", "path": "adm.npz", "sha256": sha256("adm.npz")}
 
     def make(**changes):
@@ -167,13 +169,15 @@ def test_reference_file_is_copied_if_it_is_the_one_that_params_yaml_means(tmp_pa
         ({"sha256": "0" * 64}, f"adm.npz: its SHA-256 is {sha256('adm.npz')}, expected 0000"),
         ({"path": "absent.npz"}, "reference.path: there is no file 'absent.npz'"),
         ({"path": None}, r"evaluation\.adm256\.reference\.path is not set"),
+        ({"path": "damaged.npz", "sha256": None}, "damaged.npz: not an npz file, or a truncated one"),
+        ({"path": "large.npz", "sha256": None}, r"large.npz: its images have 64 x 64 .*adm256\.image_size is 32: give"),
     ):
         with pytest.raises(ValueError, match=message):
             make(**changes)
         assert not Path("made.npz").exists()
     for checksum in (settings["sha256"], None):
         make(sha256=checksum)
-        assert Path("made.npz").read_bytes() == b"reference"
+        assert Path("made.npz").read_bytes() == Path("adm.npz").read_bytes()
 
 
 def test_weights_of_inception_are_those_that_params_yaml_names(monkeypatch):
