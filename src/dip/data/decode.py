@@ -19,7 +19,8 @@ MAX_FILE_BYTES = 2**28
 MAX_PIXELS = 2**26
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow knows more, and runs Ghostscript on one (EPS)
 _EMPTY = "empty file, a pipe, or a link to a file that is gone"
-_LFS_POINTER = b"version https://git-lfs.github.com/"
+LFS_POINTER = b"version https://git-lfs.github.com/"  # how such a file begins
+LFS_HINT = "a pointer of Git LFS in the place of the file: run `git lfs pull` where it came from"
 
 
 class UnreadableImageError(ValueError):
@@ -67,8 +68,8 @@ def decode(content: bytes, image_size: int, *, upright: bool) -> NDArray[np.uint
 
 
 def _what_it_is(content: bytes) -> str:
-    if content.startswith(_LFS_POINTER):
-        return "a pointer of Git LFS in the place of the file: run `git lfs pull` where it came from"
+    if content.startswith(LFS_POINTER):
+        return LFS_HINT
     return "not an image of a known format" if content else _EMPTY
 
 

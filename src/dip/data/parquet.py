@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dip.data.decode import MAX_FILE_BYTES
+from dip.data.decode import LFS_HINT, LFS_POINTER, MAX_FILE_BYTES
 
 _BATCH = 16  # rows read at a time, some MB of JPEGs
 _BUFFER = 1 << 20  # bytes read at a time, so that a file of one row group does not come into memory whole
@@ -91,9 +91,14 @@ class ParquetSource:
 def _opened(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
     """A file, whose name is told where it turns out to be damaged: pyarrow knows it no more by then."""
     try:
-        with pq.ParquetFile(path, **options) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True, **options) as file:  # of pages that have one
             yield file
+    except PermissionError:
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last over names of columns
+        with contextlib.suppress(OSError), path.open("rb") as start:
+            if start.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ValueError(f"{path}: {LFS_HINT}") from error
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path}: not a readable Parquet file ({reason}); download it again") from error
 

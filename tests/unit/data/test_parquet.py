@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,38 @@ def test_labels_that_are_no_classes_take_no_memory(tmp_path: Path, settings: Mak
     """Wrong: a column of identifiers would be given a name for every number up to the largest, until memory ends."""
     write_parquet(tmp_path / "a.parquet", [JPEG, JPEG, JPEG], [2**62, 0, 1])
     with pytest.raises(ValueError, match=r"class 2 \(2\) has no images; every class needs at least one"):
+        open_source("x", settings(tmp_path))
+
+
+def test_a_page_is_compared_with_its_checksum(tmp_path: Path, settings: Make) -> None:
+    """Wrong: an image whose bytes have changed would be trained on, though the file knows better."""
+    path = write_parquet(tmp_path / "a.parquet", [JPEG, b"abcdef" * 9], [0, 1])
+    pq.write_table(pq.read_table(path), path, write_page_checksum=True, compression="none", use_dictionary=False)
+    part = open_source("x", settings(path, num_images=2)).part(0, 2)
+    assert list(part.read()) == [JPEG, b"abcdef" * 9]
+    path.write_bytes(path.read_bytes().replace(b"abcdef" * 9, b"abcdeg" * 9))
+    with pytest.raises(ValueError, match=r"a\.parquet: not a readable Parquet file \(.*CRC"):
+        list(part.read())
+
+
+def test_a_file_that_may_not_be_read_is_not_damaged(
+    tmp_path: Path, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong: 100 GB would be downloaded again, where they need to be made readable."""
+    path = write_parquet(tmp_path / "a.parquet", [JPEG, JPEG], [0, 1])
+
+    def refuse(*arguments: Any, **options: Any) -> Any:  # as for anybody but root
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
+    with pytest.raises(PermissionError, match=r"Permission denied: '.*a\.parquet'"):
+        open_source("x", settings(path))
+
+
+def test_a_pointer_of_git_lfs_is_told(tmp_path: Path, settings: Make) -> None:
+    """Wrong: the user of a clone would download it again, and have the same pointer."""
+    (tmp_path / "a.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match=r"a\.parquet: a pointer of Git LFS .* `git lfs pull`"):
         open_source("x", settings(tmp_path))
 
 
