@@ -194,14 +194,19 @@ def test_lack_of_memory_is_one_line(workplace: Path, monkeypatch: pytest.MonkeyP
         assert "\n" not in text
 
 
-def test_interruption_says_how_to_go_on(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interruption_says_how_to_go_on(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Wrong: a user would think that all is lost."""
 
     def interrupted(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dip.launch.launcher.launch", interrupted)
-    assert message("train", "dip") == "dip train: interrupted; run the same command again to go on"
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "dip"])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "dip train: interrupted; run the same command again to go on\n"
 
 
 def test_planned_parameters_hold(

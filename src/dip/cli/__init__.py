@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import select
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise  # ours to mend: show the traceback
         sys.exit(f"dip {options.command}: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"dip {options.command}: interrupted; run the same command again to go on")
+        print(f"dip {options.command}: interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def _memory_asked_for(error: Exception) -> str | None:

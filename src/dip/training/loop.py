@@ -76,7 +76,7 @@ def train(
             from cannot be used; the folder holds another training.
         OSError: The folder cannot be written to, or the disk is full; the last checkpoint stays.
         NonFiniteError: The loss or the gradient is not finite; the last checkpoint stays.
-        SystemExit: SIGTERM came, and a checkpoint has been written.
+        SystemExit: SIGTERM, SIGINT or SIGHUP came, and a checkpoint has been written.
     """
     parts = microbatches(spec.training.batch_size, Place.of(os.environ), micro_batch)  # refused before others are met
     with contextlib.ExitStack() as stack:
@@ -135,7 +135,7 @@ def train(
                 if request > Request.SAVE:
                     saver.wait()
                     group.wait_for_all()
-                    signals.obey(request, state.step, is_main=group.is_main)
+                    signals.obey(request, saver.last_good(), is_main=group.is_main)
             report.advance()
         saver.wait()
         if group.is_main:

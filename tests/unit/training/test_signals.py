@@ -22,7 +22,7 @@ from dip.training.signals import Request, Signals
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Put handlers back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, *signals.ENDS)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -63,18 +63,29 @@ def assert_goes_on(work: Path, spec: TrainingSpec) -> None:
     assert lines(work) == lines(Path("uninterrupted"))
 
 
-def test_sigterm_saves_the_step_and_ends_with_143(
-    workplace: Path, spec: TrainingSpec, send: Callable[..., None], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("number", signals.ENDS)
+def test_signal_saves_the_step_and_ends(
+    workplace: Path,
+    spec: TrainingSpec,
+    send: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    number: signal.Signals,
 ) -> None:
-    """Wrong: `scancel` or a shutdown would cost everything since the last checkpoint, or look like a success."""
-    send(5, signal.SIGTERM)
+    """Wrong: `scancel`, Ctrl-C or a closed terminal would cost everything since the last checkpoint, or look like a
+    success.
+    """
+    before = signal.getsignal(number)
+    send(5, number)
     with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as stopped:
         train(spec, Path("work"))
-    assert stopped.value.code == 143
-    assert "stopped by SIGTERM after step 5; run the same command again to go on" in caplog.text
+    assert stopped.value.code == 128 + number
+    assert f"{number.name}: saving after the step at hand; once more to end without" in capfd.readouterr().err
+    end = "the last good checkpoint is of step 5 in work; run the same command again to go on"
+    assert f"stopped by {number.name}; {end}" in caplog.text
     assert saved_step(Path("work")) == 5
     assert lines(Path("work"))[-1][0] == 4
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is before
     assert_goes_on(Path("work"), spec)
 
 
@@ -126,13 +137,21 @@ def test_second_sigterm_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch
     assert stopped.value.code == 143
 
 
+def test_ignored_signals_stay_ignored() -> None:
+    """Wrong: `nohup dip train` would end with the terminal."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Signals() as noted:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert noted.request is Request.NOTHING
+
+
 def test_other_processes_leave_requeueing_to_the_main_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: a process that exits first would have the job killed before it is requeued."""
     order: list[str] = []
     monkeypatch.setattr(signals.time, "sleep", lambda seconds: order.append("waits"))
     signal.signal(signal.SIGUSR2, lambda number, frame: order.append("submitit"))
     with Signals() as noted, pytest.raises(SystemExit):
-        noted.obey(Request.SAVE_AND_HAND_OVER, 3, is_main=False)
+        noted.obey(Request.SAVE_AND_HAND_OVER, "saved", is_main=False)
     assert order == ["submitit", "waits"]
 
 
