@@ -17,11 +17,15 @@ from typing import Any, ClassVar, Self
 from dip.files import atomic_copy, atomic_link, sha256
 from dip.launch.folder import WorkFolder, this_job
 from dip.memory import keep_freed_memory
-from dip.paths import RunFolder, Store, given_path, reference, stage_folder, work_folder
+from dip.paths import RunFolder, Store, given_path, reference, saved_steps, stage_folder, work_folder
 from dip.progress import recorded
 from dip.schema import EvaluationSpec, MilestoneSpec, SamplingSpec, SolverSpec, Training, TrainingSpec
 
 _PATIENCE = 120  # seconds; a job that was requeued may start while what is left of it elsewhere is still ending
+
+
+class JobFailedError(RuntimeError):
+    """A job ended without a result; the message has the end of its log, or where it is."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,10 @@ class Job(ABC):
     def finished(self) -> bool:
         """Whether the work folder has the result."""
         return (self.work / self.outputs[-1].name).exists()
+
+    def kept(self) -> str:
+        """What a call that goes on finds, for a message."""
+        return f"what it has made stays in {self.work}"
 
     def publish(self) -> None:
         """Bring the result from the work folder to the run's folder, as often as it takes."""
@@ -151,6 +159,11 @@ class TrainingJob(Job):
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
         microbatches(batch_size, place, self.settings.get("micro_batch"))
+
+    def kept(self) -> str:
+        """The last checkpoint."""
+        step = max(saved_steps(self.work), default=None)
+        return "no checkpoint yet" if step is None else f"its last checkpoint is of step {step} in {self.work}"
 
     def publish(self) -> None:
         """Copy: the weights stay beside the milestones, should Snakemake delete its outputs."""

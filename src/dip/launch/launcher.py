@@ -7,31 +7,21 @@ the call, the same call goes on where it stopped.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import pickle
-import signal
-import socket
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dip.files import atomic_write
 from dip.launch import slurm
 from dip.launch.folder import WorkFolder, name_of
-from dip.launch.jobs import Job
+from dip.launch.jobs import Job, JobFailedError
+from dip.launch.processes import work_in_processes
 from dip.launch.settings import JobSettings, load_settings
 from dip.paths import JOBS
 
 _log = logging.getLogger(__name__)
 _APPEARS_SECONDS = 15  # the file system of a node may show its files here a little later
-
-
-class JobFailedError(RuntimeError):
-    """A job ended without a result; the message has the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +52,7 @@ def launch(job: Job, launcher: Launcher | None = None) -> None:
             is one of several processes, which would wait for each other.
         OSError: The work folder or the run's folder cannot be written to.
         JobFailedError: The job ended without a result.
+        SystemExit: The work here was asked to end, and saved; the same call goes on.
     """
     launcher = launcher or Launcher()
     settings = load_settings(launcher.jobs, job.stage) if launcher.kind == "slurm" else None
@@ -108,7 +99,7 @@ def _work(job: Job, folder: WorkFolder, launcher: Launcher, settings: JobSetting
     _check_no_job(job, folder)
     _wait_for_worker(folder)
     if launcher.processes > 1:
-        _work_in_processes(job, folder, launcher.processes)
+        work_in_processes(job, folder, launcher.processes)
     else:
         job()
 
@@ -173,53 +164,6 @@ def _work_on_slurm(job: Job, folder: WorkFolder, settings: JobSettings, source: 
     raise JobFailedError(
         f"SLURM job {job_id} of {job.run} ended without a result ({state}).\n{slurm.end_of_log(job.work, job_id)}"
     )
-
-
-def _work_in_processes(job: Job, folder: WorkFolder, processes: int) -> None:
-    """Several processes of this machine; torchrun ends all of them when one fails."""
-    handed_over = job.work / "job.pkl"
-    with atomic_write(handed_over, "wb") as file:
-        pickle.dump(job, file)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    code = _call([*torchrun, "-m", "dip.launch.worker", str(handed_over)], folder)
-    if code != 0 and not job.finished():
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        raise JobFailedError(f"the {processes} processes of {job.run} ended without a result ({how}); see above")
-
-
-def _call(torchrun: list[str], folder: WorkFolder) -> int:
-    """Exit code of a command, to whose processes the signals go that this one gets."""
-    # Ignored from their start, until a training listens to it: torchrun would end by it, and leave the others behind.
-    before = {signal.SIGUSR2: signal.signal(signal.SIGUSR2, signal.SIG_IGN)}
-    try:
-        with subprocess.Popen(torchrun) as process:
-            signal.signal(signal.SIGUSR2, lambda number, frame: _signal_worker(folder, number))
-
-            def end(number: int, frame: object) -> None:
-                """Leave torchrun out at first: it kills processes that take more than 30 seconds to save."""
-                signal.signal(number, lambda number, frame: process.terminate())
-                if not _signal_worker(folder, number):
-                    process.terminate()
-
-            before[signal.SIGTERM] = signal.signal(signal.SIGTERM, end)
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # which the processes have got as well
-                process.wait()
-                raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _signal_worker(folder: WorkFolder, number: int) -> bool:
-    """Signal the first of the processes that work here, which tells the others; False if it has not begun."""
-    worker = folder.worker() or {}
-    if worker.get("host") != socket.gethostname():
-        return False
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(worker["pid"], number)
-    return True
 
 
 def _appears(job: Job, seconds: float) -> bool:

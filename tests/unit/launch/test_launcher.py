@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,10 @@ import pytest
 from safetensors import safe_open
 
 from dip.files import atomic_link
-from dip.launch import jobs, launcher, slurm
+from dip.launch import jobs, slurm
 from dip.launch.folder import WorkFolder
 from dip.launch.jobs import LatencyJob, SamplingJob, TrainingJob
-from dip.launch.launcher import JobFailedError, Launcher, launch
-from dip.paths import RunFolder, Store
+from dip.launch.launcher import Launcher, launch
 from dip.schema import Params, SamplingSpec, TrainingSpec
 from dip.training import loop
 
@@ -208,69 +204,6 @@ def test_debug_runs_in_this_process_and_does_not_wait(job: TrainingJob, monkeypa
     launch(job, Launcher("debug"))
     assert processes == [os.getpid()]
     assert job.target.model.exists()
-
-
-@pytest.mark.slow
-def test_several_processes_of_this_machine(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong: `--processes 2` would train in one, or twice; or a failure of one would go unnoticed."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    launch(job, Launcher(processes=2))
-    assert job.target.model.exists()
-    other = TrainingJob.of("dip", RunFolder.of("demo", "other"), job.spec.model_copy(update={"code_version": 2}))
-    manifest = Store.of("photos").manifest
-    content = manifest.read_text()
-    manifest.write_text("{}")
-    with pytest.raises(JobFailedError, match=r"the 2 processes of dip ended without a result \(exit code 1\)"):
-        launch(other, Launcher(processes=2))
-    manifest.write_text(content)
-
-
-@pytest.mark.slow
-def test_signals_go_to_the_processes(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong: SIGUSR2 would end the launcher and save nothing; or torchrun would kill who saves for 30 seconds."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    original, torchrun = subprocess.Popen.terminate, []
-    monkeypatch.setattr(subprocess.Popen, "terminate", lambda process: torchrun.append(original(process)))
-    training = job.spec.training.model_copy(update={"epochs": 10_000})
-    job = replace(job, spec=job.spec.model_copy(update={"training": training}))
-    main, saved = threading.get_ident(), []
-
-    def until(pattern: str) -> bool:
-        end = time.monotonic() + 60
-        while not (found := list(job.work.glob(pattern))) and time.monotonic() < end:
-            time.sleep(0.1)
-        return bool(found)
-
-    def send() -> None:
-        until("training.jsonl")
-        signal.pthread_kill(main, signal.SIGUSR2)
-        saved.append(until("state-*.json"))
-        signal.pthread_kill(main, signal.SIGTERM)
-
-    before = signal.signal(signal.SIGUSR2, lambda number, frame: None)
-    thread = threading.Thread(target=send)
-    thread.start()
-    with pytest.raises(JobFailedError):
-        launch(job, Launcher(processes=2))
-    thread.join()
-    signal.signal(signal.SIGUSR2, before)
-    assert saved == [True] and torchrun == []
-    assert WorkFolder(job.work).read("end") == {"job_id": None, "terminated": True, "error": None}
-
-
-@pytest.mark.parametrize("begun", [False, True])
-def test_processes_that_do_not_listen_are_ended_by_torchrun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
-) -> None:
-    """Wrong: a training that hangs, or has not begun, could only be ended by kill -9, which leaves processes behind."""
-    told: list[int] = []
-    monkeypatch.setattr(launcher, "_signal_worker", lambda folder, number: (told.append(number), begun)[1])
-    main = threading.get_ident()
-    for number in range(1 + begun):
-        threading.Timer(0.5 + number / 2, signal.pthread_kill, (main, signal.SIGTERM)).start()
-    torchrun = [sys.executable, "-c", "import time; time.sleep(60)"]
-    assert launcher._call(torchrun, WorkFolder(tmp_path)) == -signal.SIGTERM
-    assert told == [signal.SIGTERM]
 
 
 def test_batch_that_does_not_divide_is_refused_first(job: TrainingJob) -> None:

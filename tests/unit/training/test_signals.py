@@ -72,9 +72,7 @@ def test_signal_saves_the_step_and_ends(
     capfd: pytest.CaptureFixture[str],
     number: signal.Signals,
 ) -> None:
-    """Wrong: `scancel`, Ctrl-C or a closed terminal would cost everything since the last checkpoint, or look like a
-    success.
-    """
+    """Wrong: `scancel`, Ctrl-C or a closed terminal would cost ten minutes, or look like a success."""
     before = signal.getsignal(number)
     send(5, number)
     with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as stopped:
