@@ -43,8 +43,7 @@ def _status(options: argparse.Namespace) -> None:
 def _cancel(options: argparse.Namespace) -> None:
     from dip.launch.status import cancel
 
-    params = reader.load()
-    print("\n".join(cancel(params, reader.known(params, "runs", options.run))))
+    print("\n".join(cancel(reader.load(), options.run)))
 
 
 def _explain(options: argparse.Namespace) -> None:

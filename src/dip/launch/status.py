@@ -19,6 +19,7 @@ from tabulate import tabulate
 
 from dip.launch import slurm
 from dip.launch.folder import WorkFolder, name_of
+from dip.params import known
 from dip.paths import WORK, RunFolder, saved_steps
 from dip.progress import duration, seconds_left
 from dip.schema import Params, Run, TrainingSpec
@@ -33,6 +34,7 @@ class RunState:
     """One stage of one run, as it is now.
 
     Attributes:
+        study: None of a run that params.yaml does not name any more.
         state: "not started", "queued", "running", "requeued" (after a preemption, a time limit or the loss of a
             node), "failed", "stopped" (nobody works on it; the same command goes on), "done", or "unknown" (of a job
             where SLURM cannot be asked).
@@ -46,7 +48,7 @@ class RunState:
     """
 
     run: str
-    study: str
+    study: str | None
     stage: str
     state: str
     step: int | None = None
@@ -66,7 +68,8 @@ class RunState:
 def run_states(params: Params, study: str | None = None) -> list[RunState]:
     """The stages of all runs, in the order of params.yaml: every training, and whatever else has begun.
 
-    Of a stage that was done repeatedly, of earlier weights for example, the latest is told.
+    Of a stage that was done repeatedly, of earlier weights for example, the latest is told; of runs that params.yaml
+    does not name any more, what still goes on.
 
     Args:
         params: The file's content.
@@ -77,7 +80,7 @@ def run_states(params: Params, study: str | None = None) -> list[RunState]:
     for run in params.runs.values():
         if study is not None and run.study != study:
             continue
-        own = [_state(run, folder, task, jobs) for folder, task in found if task["run"] == run.name]
+        own = [_state(folder, task, jobs, run) for folder, task in found if task["run"] == run.name]
         # Work with other parameters than those of params.yaml matters while it goes on, earlier work never.
         latest = {state.stage: state for state in own if not state.outdated}
         own = [state for state in own if state.live or state is latest.get(state.stage)]
@@ -89,6 +92,9 @@ def run_states(params: Params, study: str | None = None) -> list[RunState]:
                 RunState(run.name, run.study, "train", "done" if done else "not started", steps if done else 0, steps),
             )
         states += sorted(own, key=lambda state: _STAGES.index(state.stage))
+    if study is None:
+        others = [_state(folder, task, jobs) for folder, task in found if task["run"] not in params.runs]
+        states += [state for state in others if state.live]
     return states
 
 
@@ -120,14 +126,15 @@ def cancel(params: Params, run: str) -> list[str]:
         What was done, a line each.
 
     Raises:
-        ValueError: SLURM does not answer or refuses, or the process is on another machine.
+        ValueError: There is neither such a run nor work of one; SLURM does not answer or refuses; or the process is on
+            another machine.
     """
     said = []
-    jobs = _jobs()
-    for folder, task in _work_folders():
-        if task["run"] != run:
-            continue
-        state = _state(params.runs[run], folder, task, jobs)
+    jobs, found = _jobs(), [(folder, task) for folder, task in _work_folders() if task["run"] == run]
+    if not found:  # work of a run that was removed from params.yaml can be ended, too
+        known(params, "runs", run)
+    for folder, task in found:
+        state = _state(folder, task, jobs, params.runs.get(run))
         if state.state == "unknown":
             raise ValueError(f"{folder.path}: SLURM job {state.job_id} cannot be cancelled: {state.note}")
         if not state.live:
@@ -157,19 +164,20 @@ def _jobs() -> list[slurm.Seen] | str:
         return str(error)
 
 
-def _state(run: Run, folder: WorkFolder, task: dict[str, Any], jobs: list[slurm.Seen] | str) -> RunState:
-    parameters = json.loads(run.canonical())
+def _state(folder: WorkFolder, task: dict[str, Any], jobs: list[slurm.Seen] | str, run: Run | None = None) -> RunState:
+    parameters = {} if run is None else json.loads(run.canonical())
     outdated = any(parameters.get(key) != value for key, value in task["parameters"].items())
+    note = "with other parameters than those of params.yaml now" if run else "a run that params.yaml no longer names"
     progress = folder.read("progress") or {}
     state = RunState(
-        run=run.name,
-        study=run.study,
+        run=task["run"],
+        study=run.study if run else None,
         stage=task["stage"],
         state="stopped",
         step=progress.get("done"),
         total=progress.get("total"),
         outdated=outdated,
-        note="with other parameters than those of params.yaml now" if outdated else None,
+        note=note if outdated else None,
     )
     recorded = folder.read("job") or {}
     if isinstance(jobs, str):
@@ -201,7 +209,8 @@ def _state(run: Run, folder: WorkFolder, task: dict[str, Any], jobs: list[slurm.
 def _with_job(state: RunState, seen: slurm.Seen, folder: WorkFolder, progress: dict[str, Any]) -> RunState:
     if seen.state == "PENDING":
         put_back = slurm.has_started(folder.path, seen.job_id)
-        return replace(state, state="requeued" if put_back else "queued", job_id=seen.job_id, note=seen.reason)
+        why = "; ".join(filter(None, (seen.reason, state.note)))
+        return replace(state, state="requeued" if put_back else "queued", job_id=seen.job_id, note=why)
     note = None if seen.state == "RUNNING" else seen.state.lower()
     return replace(
         state,

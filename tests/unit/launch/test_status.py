@@ -220,3 +220,20 @@ def test_work_with_earlier_parameters_shows_while_it_lives(
     assert "with other parameters than those of params.yaml now" in status(new)
     assert fake_slurm.told("cancelled") == []
     assert "cancelled SLURM job 7" in cancel(new, "dip")[0]
+
+
+def test_work_of_a_run_that_was_removed_shows_while_it_lives(
+    read: Params, folder: WorkFolder, fake_slurm: FakeSlurm
+) -> None:
+    """Wrong: a job that holds GPUs would be seen by nobody, and could only be ended by who knows its number."""
+    removed = read.model_copy(update={"runs": {name: run for name, run in read.runs.items() if run.name == "dit"}})
+    assert [row.run for row in run_states(removed)] == ["dit"]
+    fake_slurm.queue(f"7|{slurm.job_name(folder.path)}|PENDING|Priority|")
+    (found,) = (row for row in run_states(removed) if row.run == "dip")
+    assert (found.state, found.study, found.outdated) == ("queued", None, True)
+    assert found.note == "Priority; a run that params.yaml no longer names"
+    assert "not started: 1 of demo" in status(removed) and "no longer names" in status(removed)
+    assert [row.run for row in run_states(removed, "demo")] == ["dit"]
+    assert "cancelled SLURM job 7" in cancel(removed, "dip")[0]
+    with pytest.raises(ValueError, match=r"runs\.dop: there is no such run"):
+        cancel(removed, "dop")
