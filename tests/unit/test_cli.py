@@ -383,7 +383,7 @@ def test_weights_of_another_average(workplace: Path) -> None:
     assert len(weights) == 4
     for kept in Path("work").glob("dip-*/milestone-0004-ema0.9.safetensors"):
         kept.unlink()
-    assert "the weights of epoch 4 and EMA decay 0.9 are gone; train 'dip' again" in message("milestone", "dip_ema")
+    assert "the weights of epoch 4 and EMA decay 0.9 were removed; remove work/dip-" in message("milestone", "dip_ema")
 
 
 def test_milestone_depends_on_no_sampler(workplace: Path) -> None:

@@ -68,7 +68,9 @@ def _call(torchrun: list[str], folder: WorkFolder) -> tuple[int, signal.Signals 
             process.kill()
 
     before = {number: signal.signal(number, end) for number in listened_to(ENDS)}
-    before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, lambda number, frame: _signal_worker(folder, number) and None)
+    before[signal.SIGUSR2] = signal.signal(
+        signal.SIGUSR2, lambda number, frame: _signal_worker(folder, number) and None
+    )
     try:
         with subprocess.Popen(["sh", "-c", _DEAF, *torchrun]) as process:
             if asked:

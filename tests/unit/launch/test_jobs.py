@@ -46,12 +46,21 @@ def test_milestone_comes_from_the_training_it_names(params: Params, job: Trainin
     """Wrong: the row of an early epoch would show the last one's weights, or train a second time."""
     early = params.runs["dip_ep2"].part(MilestoneSpec)
     target = RunFolder.of("demo", "dip_ep2")
-    with pytest.raises(ValueError, match=r"the weights of epoch 2 and EMA decay 0.5 are gone; train 'dip' again"):
-        publish_milestone(early, target)
+    missing = "the weights of epoch 2 and EMA decay 0.5"
+
+    def refused(why: str) -> None:
+        with pytest.raises(ValueError, match=f"{missing} {why}"):
+            publish_milestone(early, target)
+
+    refused("are not there, since 'dip' was not trained in this folder; run `dip train dip`$")
+    job.work.mkdir(parents=True)
+    refused("are not there yet; run `dip train dip`, which goes on$")
     assert not target.folder.exists()
     launch(job)
     publish_milestone(early, target)
     assert target.model.read_bytes() == (job.work / "milestone-0002.safetensors").read_bytes()
+    (job.work / "milestone-0002.safetensors").unlink()
+    refused(f"were removed; remove {job.work}, too, and run `dip train dip`, which makes them again$")
     assert target.model.read_bytes() != job.target.model.read_bytes()
 
 
