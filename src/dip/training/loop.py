@@ -76,7 +76,7 @@ def train(
             from cannot be used; the folder holds another training.
         OSError: The folder cannot be written to, or the disk is full; the last checkpoint stays.
         NonFiniteError: The loss or the gradient is not finite; the last checkpoint stays.
-        SystemExit: SIGTERM, SIGINT or SIGHUP came, and a checkpoint has been written.
+        SystemExit: SIGTERM, SIGINT or SIGHUP came, and a checkpoint of all steps has been written.
     """
     parts = microbatches(spec.training.batch_size, Place.of(os.environ), micro_batch)  # refused before others are met
     with contextlib.ExitStack() as stack:
@@ -117,6 +117,7 @@ def train(
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
             state.step += 1
+            signals.begun()
             state.ema.update(state.model, state.step)
             if state.step % training.log_every == 0 or state.step == num_steps:
                 _check_finite(state, saver)

@@ -36,6 +36,7 @@ class Signals:
     SIGUSR2 asks for a checkpoint. Under submitit it announces a preemption or the end of the time; submitit's own
     handler, which requeues the job and ends the process, is called when the checkpoint is written. SIGTERM, SIGINT
     and SIGHUP ask for a checkpoint and the end; a second one, more than two seconds later, ends the process at once.
+    So does the first before there is a step to save: to compile may take minutes, and compilers get Ctrl-C as well.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Signals:
         self._before: dict[int, Any] = {}
         self._asked: tuple[int, float] | None = None  # the first signal that asked for the end, and when
         self._last_words = ""
+        self._begun = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python has signal handlers nowhere else
@@ -55,6 +57,10 @@ class Signals:
             signal.signal(number, handler)
         if self._last_words:  # after the bar
             _log.warning(self._last_words)
+
+    def begun(self) -> None:
+        """A step is done, which a checkpoint would keep."""
+        self._begun = True
 
     def obey(self, request: Request, saved: str, *, is_main: bool) -> None:
         """Do what was asked for, beyond the checkpoint, which has been written.
@@ -88,7 +94,11 @@ class Signals:
         if number == signal.SIGUSR2:
             self.request = max(self.request, Request.SAVE_AND_HAND_OVER)
         elif self._asked is None:
-            self.request, self._asked = Request.SAVE_AND_STOP, (number, time.monotonic())
+            self._asked = number, time.monotonic()
+            if not self._begun:
+                self._last_words = f"stopped by {_name(number)} before a step; run the same command again to go on"
+                raise SystemExit(128 + number)
+            self.request = Request.SAVE_AND_STOP
             text = f"\n{_name(number)}: saving after the step at hand; once more to end without\n"
             with contextlib.suppress(OSError):  # not by print or logging, in the middle of which this may come
                 os.write(2, text.encode())

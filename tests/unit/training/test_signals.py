@@ -125,6 +125,7 @@ def test_second_sigterm_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch
     now = 100.0
     monkeypatch.setattr(signals.time, "monotonic", lambda: now)
     with Signals() as noted:
+        noted.begun()
         os.kill(os.getpid(), signal.SIGTERM)
         assert noted.request is Request.SAVE_AND_STOP
         now += 1
@@ -133,6 +134,18 @@ def test_second_sigterm_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(SystemExit) as stopped:
             os.kill(os.getpid(), signal.SIGTERM)
     assert stopped.value.code == 143
+
+
+def test_what_has_not_begun_ends_at_once(
+    workplace: Path, spec: TrainingSpec, send: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wrong: Ctrl-C would wait for minutes of compiling, or end with the errors of compilers that it has killed."""
+    send(1, signal.SIGINT)
+    with pytest.raises(SystemExit) as stopped:
+        train(spec, Path("work"))
+    assert stopped.value.code == 130 and not list(Path("work").glob("state-*"))
+    assert caplog.records[-1].getMessage() == "stopped by SIGINT before a step; run the same command again to go on"
+    assert_goes_on(Path("work"), spec)
 
 
 def test_ignored_signals_stay_ignored() -> None:
