@@ -41,11 +41,13 @@ def work_in_processes(job: Job, folder: WorkFolder, processes: int) -> None:
     code, asked = _call([*torchrun, "--signals-to-handle=SIGQUIT", "-m", "dip.launch.worker", str(handed_over)], folder)
     if job.finished():
         return
-    if asked is None and (folder.read("end") or {}).get("terminated"):  # by `dip cancel`, which signals the first one
+    end = folder.read("end") or {}
+    if asked is None and end.get("terminated"):  # by `dip cancel`, which signals the first one
         asked = signal.SIGTERM
     if asked is None:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        raise JobFailedError(f"the {processes} processes of {job.run} ended without a result ({how}); see above")
+        why = f"{end['error']}; see above" if end.get("error") else "see above"
+        raise JobFailedError(f"the {processes} processes of {job.run} ended without a result ({how}); {why}")
     if code != 0:  # else they have said so themselves
         _log.warning("stopped by %s; %s; run the same command again to go on", asked.name, job.kept())
     raise SystemExit(128 + asked)

@@ -116,7 +116,12 @@ def test_signal_that_comes_twice_is_one(tmp_path: Path, monkeypatch: pytest.Monk
         (0, signal.SIGINT, {"terminated": True}, 128 + signal.SIGINT),
         (-signal.SIGKILL, signal.SIGINT, None, 128 + signal.SIGINT),
         (-signal.SIGKILL, None, None, r"ended without a result \(signal SIGKILL\)"),
-        (1, None, {"terminated": False}, r"ended without a result \(exit code 1\)"),
+        (
+            1,
+            None,
+            {"terminated": False, "error": "OSError: full"},
+            r"ended .* \(exit code 1\); OSError: full; see above",
+        ),
     ],
 )
 def test_wanted_ends_are_no_failures(
