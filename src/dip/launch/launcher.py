@@ -88,7 +88,7 @@ def _check_alone(job: Job) -> None:
     if (size := Place.of(os.environ).size) > 1:
         raise ValueError(
             f"torchrun or srun started {size} processes of `dip {job.stage}`; call it once, and it starts them itself "
-            "(train, sample: --processes N on this machine; or --launcher slurm)"
+            "(train, sample: --processes N on this machine; on several machines: --launcher slurm)"
         )
 
 

@@ -222,7 +222,10 @@ def test_one_of_several_processes_does_not_launch(job: TrainingJob, monkeypatch:
     place = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     for name, value in place.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=r"2 processes of `dip train`; call it once, .* --processes N .* slurm\)$"):
+    with pytest.raises(
+        ValueError,
+        match=r"2 processes of `dip train`; call it once, .* --processes N .* several machines: --launcher slurm\)$",
+    ):
         launch(job)
     assert not job.work.exists()
 
