@@ -265,8 +265,8 @@ def publish_milestone(spec: MilestoneSpec, target: RunFolder) -> None:
     """Copy weights that a training kept beside its result to the folder of the run that names them.
 
     Raises:
-        ValueError: The run names none, or the weights are not there: the training has not come to them, or they were
-            removed.
+        ValueError: The run names none, or the weights are not there: the training has not come to them or is not
+            done, or they were removed.
     """
     from dip.training.loop import milestone_path
 
@@ -279,17 +279,21 @@ def publish_milestone(spec: MilestoneSpec, target: RunFolder) -> None:
     source = milestone_path(work, spec.training, spec.epochs, spec.ema_decay)
     if not source.exists():
         raise ValueError(_why_missing(spec, spec.checkpoint.run, work, source))
+    if not (trained := RunFolder(target.folder.parent / spec.checkpoint.run).model).exists():
+        raise ValueError(
+            f"{trained}, beside which the weights stand, is missing; run `dip train {spec.checkpoint.run}`"
+        )
     atomic_copy(source, target.model)
 
 
 def _why_missing(spec: MilestoneSpec, run: str, work: Path, source: Path) -> str:
     """What became of weights that a training keeps, and how to get them."""
-    what = f"the weights of epoch {spec.epochs} and EMA decay {spec.ema_decay}"
+    what = f"{source}: the weights of epoch {spec.epochs} and EMA decay {spec.ema_decay}"
     if (work / "model.safetensors").exists():
-        return f"{source}: {what} were removed; remove {work}, too, and run `dip train {run}`, which makes them again"
-    if not work.exists():
-        return f"{source}: {what} are not there, since '{run}' was not trained in this folder; run `dip train {run}`"
-    return f"{source}: {what} are not there yet; run `dip train {run}`, which goes on"
+        return f"{what} were removed; remove {work}, too, and run `dip train {run}`, which makes them again"
+    if work.exists():
+        return f"{what} are not there yet; run `dip train {run}`, which goes on"
+    return f"{what} are not there: '{run}' was not trained here with these parameters; run `dip train {run}`"
 
 
 def _training_folder(run: str, spec: TrainingSpec) -> Path:

@@ -52,9 +52,14 @@ def test_milestone_comes_from_the_training_it_names(params: Params, job: Trainin
         with pytest.raises(ValueError, match=f"{missing} {why}"):
             publish_milestone(early, target)
 
-    refused("are not there, since 'dip' was not trained in this folder; run `dip train dip`$")
+    refused("are not there: 'dip' was not trained here with these parameters; run `dip train dip`$")
     job.work.mkdir(parents=True)
     refused("are not there yet; run `dip train dip`, which goes on$")
+    kept = job.work / "milestone-0002.safetensors"
+    kept.touch()
+    with pytest.raises(ValueError, match=r"dip/model\.safetensors, beside which .* is missing; run `dip train dip`$"):
+        publish_milestone(early, target)
+    kept.unlink()
     assert not target.folder.exists()
     launch(job)
     publish_milestone(early, target)
