@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ _log = logging.getLogger(__name__)
 def unlock() -> None:
     """Remove Snakemake's lock files if no Snakemake works in the current folder.
 
-    Snakemake's own `--unlock` asks nobody; this looks for a live process first. It sees this machine only.
+    Snakemake's own `--unlock` asks nobody, so the Snakefile calls this before. It looks for a live process first, and
+    sees this machine only.
 
     Raises:
         ValueError: A Snakemake is at work here; its process is named.
@@ -32,9 +34,11 @@ def unlock() -> None:
 
 
 def snakemake_at_work() -> int | None:
-    """Process number of a Snakemake in the current folder, on this machine."""
+    """Process number of another Snakemake in the current folder, on this machine."""
     for process in psutil.process_iter():
         try:
+            if process.pid == os.getpid():
+                continue
             if arguments_of("snakemake", process.cmdline()) is not None and process.cwd() == str(Path.cwd()):
                 return process.pid
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):

@@ -73,6 +73,7 @@ def test_killed_in_the_middle_of_a_training(finished: Project, tmp_path: Path) -
         assert second.returncode == 1
         assert "cannot be locked" in second.stdout
         assert "at work" in finished.command("dip", "unlock").stdout
+        assert "at work" in finished.snakemake("--unlock").stdout
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -12,6 +12,7 @@ from dip.params import load
 from dip.paths import JOBS, SNAKEMAKE, study_prefix
 from dip.pipeline import Pipeline
 from dip.pipeline.workflow import Workflow, study_asked, study_of
+from dip.unlock import unlock
 from dip.versioning.lock import wait_for_dvc
 
 # The rules call `dip`, also where the environment of this Snakemake was not activated.
@@ -68,6 +69,8 @@ if workflow.is_main_process:
     refused(check_writable)(SNAKEMAKE / "records")  # where Snakemake takes its lock, for a plan too
     refused(wait_for_dvc)()
     refused(adopt)(JOBS_OF.pipeline)  # results that DVC has brought
+    if "--unlock" in sys.argv:  # of which Snakemake asks nobody, while another one writes here
+        refused(unlock)()
 
 
 for before, word in pairwise(sys.argv):
