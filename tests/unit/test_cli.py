@@ -53,7 +53,10 @@ def message(*arguments: str) -> str:
             "dip train: dip_ep2 takes the weights of dip (params.yaml: runs.dip_ep2.checkpoint); run",
         ),
         (["milestone", "dip"], "dip milestone: results/demo/runs/dip: the run takes no milestone"),
-        (["train", "dip", "--spec", "{}"], "dip train: --spec: expected TrainingSpec as JSON; code_version: Field req"),
+        (
+            ["train", "dip", "--spec", "{}"],
+            "dip train dip: --spec: expected TrainingSpec as JSON; code_version: Field req",
+        ),
         (
             ["sample", "dip"],
             "dip sample: results/demo/runs/dip/model.safetensors is missing; make it with `dip train dip`",

@@ -39,6 +39,10 @@ def test_a_failed_rule_leaves_no_stale_table_called_up_to_date(finished: Project
     assert result.returncode == 1
     assert str(Path(broken).parent) in result.stdout.split("Error in rule")[0]
     assert finished.content("results/demo/table2.csv") == table
+    job = "train dip" if "images" in broken else "evaluate dip"
+    _, _, end = result.stdout.rpartition("1 job has failed")
+    assert f"  dip {job}, which makes results/demo/runs/dip/" in end
+    assert f"\ndip {job}: " in result.stdout, "the reason, and whose it is"
 
     path.write_bytes(good)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

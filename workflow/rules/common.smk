@@ -3,6 +3,7 @@
 import os
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
@@ -11,7 +12,7 @@ from dip.files import check_writable
 from dip.params import load
 from dip.paths import JOBS, SNAKEMAKE, study_prefix
 from dip.pipeline import Pipeline
-from dip.pipeline.workflow import Workflow, study_asked, study_of
+from dip.pipeline.workflow import Workflow, failures, study_asked, study_of
 from dip.unlock import unlock
 from dip.versioning.lock import wait_for_dvc
 
@@ -63,6 +64,10 @@ def sources_of(rule):
 def label_of(run):
     """The label of a run for the report, whose labels have no escape for `{word}`: a sign without width stands in it."""
     return PARAMS.runs[run].label.replace("{", "{\u2060")
+
+
+onerror:
+    print(failures("".join(Path(file).read_text(errors="replace") for file in log)), file=sys.stderr)
 
 
 if workflow.is_main_process:

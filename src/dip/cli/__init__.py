@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports on every glyph of a PDF
     logging.getLogger("huggingface_hub").propagate = False  # it writes its lines itself
     options = _parser().parse_args(arguments)
+    # In the output of a workflow, where several jobs write, an error says whose it is.
+    planned = getattr(options, "run", None) if options.spec is not None else None
+    called = " ".join(["dip", options.command, *([planned] if planned else [])])
     if not getattr(options, "light", False):
         import_torch()
     try:
@@ -39,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if getattr(options, "launcher", None) == "debug":
             raise
         if found := _memory_asked_for(error):
-            sys.exit(f"dip {options.command}: not enough memory ({found}); smaller settings or batches need less")
+            sys.exit(f"{called}: not enough memory ({found}); smaller settings or batches need less")
         if isinstance(error, RuntimeError) and type(error).__module__ == "builtins":
             raise  # ours to mend: show the traceback
-        sys.exit(f"dip {options.command}: {error}")
+        sys.exit(f"{called}: {error}")
     except KeyboardInterrupt:
-        print(f"dip {options.command}: interrupted; run the same command again to go on", file=sys.stderr)
+        print(f"{called}: interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 

@@ -119,6 +119,24 @@ class Workflow:
             raise ValueError(f"{target}: params.yaml has no table or figure '{name}' of study '{study}'{near}")
 
 
+def failures(log: str) -> str:
+    """The jobs that have failed, to stand at the end of what may be hours of output.
+
+    Args:
+        log: Snakemake's own.
+
+    Returns:
+        A line for each job, below one that says where the reasons are; empty if no job has failed.
+    """
+    blocks = re.findall(r"^Error in rule \w+:\n((?:    .*\n)+)", log, re.MULTILINE)
+    found = (re.search(r"^    output: ([^,\n]+)(?:.*\n)+?    shell:\n +(\S+ \S+ \S+)", block, re.M) for block in blocks)
+    lines = dict.fromkeys(f"  {match[2]}, which makes {match[1]}" for match in found if match)  # once where tried twice
+    if not lines:
+        return ""
+    jobs = "1 job has" if len(lines) == 1 else f"{len(lines)} jobs have"
+    return "\n".join([f"{jobs} failed, for reasons that stand above in lines that begin with `dip`:", *lines])
+
+
 def study_of(prefix: str) -> str:
     """Name of the study in a target's path."""
     return prefix.rstrip("/") or PAPER

@@ -9,7 +9,7 @@ import pytest
 
 from dip.params import load, parse
 from dip.pipeline import Pipeline
-from dip.pipeline.workflow import Workflow
+from dip.pipeline.workflow import Workflow, failures
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -43,6 +43,28 @@ def test_target_that_nothing_makes(workflow: Workflow, target: str, message: str
     with pytest.raises(ValueError) as error:
         workflow.check(target)
     assert message in str(error.value)
+
+
+def test_failures_at_the_end() -> None:
+    """Wrong: after hours of output nobody would find which of the jobs has failed; or one tried twice counts as two."""
+    block = """
+[Fri Nov 27 07:31:15 2026]
+Error in rule train:
+    message: None
+    jobid: 19
+    output: results/demo/runs/{run}/model.safetensors, results/demo/runs/{run}/params.json
+    shell:
+        dip train {run} --spec '{{"code_version":1}}' --launcher local
+        (command exited with non-zero exit code)
+Finished jobid: 23 (Rule: train)
+"""
+    once = "1 job has failed, for reasons that stand above in lines that begin with `dip`:\n"
+    once += "  dip train wide, which makes results/demo/runs/wide/model.safetensors"
+    assert failures(2 * block.format(run="wide")) == once
+    assert (
+        failures(block.format(run="wide") + block.format(run="deep")).splitlines()[0].startswith("2 jobs have failed")
+    )
+    assert failures("Error: Directory cannot be locked.\n") == ""
 
 
 def test_what_can_be_asked_for(workflow: Workflow) -> None:
