@@ -356,4 +356,4 @@ def nearest(name: Any, names: Any) -> str:
     if near := difflib.get_close_matches(str(name), names, n=1):
         return f"; did you mean '{near[0]}'?"
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"; there are {', '.join(names[:10])}{more}"
+    return f"; there are {', '.join(names[:10]) or 'none'}{more}"

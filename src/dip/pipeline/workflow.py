@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dip.params import known, nearest
-from dip.paths import DATA, PAPER, RESULTS, RunFolder, study_prefix
+from dip.paths import DATA, PAPER, RESULTS, RunFolder, study_folder, study_prefix
 from dip.pipeline.job import Job
 from dip.pipeline.jobs import RULES_OF_REPORTS, RULES_OF_RUNS, Pipeline
 from dip.pipeline.sources import Sources, check_weights
@@ -94,6 +95,8 @@ class Workflow:
             ValueError: There is no such study, run, table or figure, or no job writes this file.
         """
         path = Path(target)
+        if path.parts[:1] not in (RESULTS.parts, DATA.parts):
+            self._check_place(path)
         if path.parts[:1] not in (RESULTS.parts, DATA.parts) or self.pipeline.maker(path):
             return
         if parts := re.fullmatch(r"results/(?:([^/]+)/)??(?:runs/([^/]+)/.+|([^/.]+)\.[^/]+)", target):
@@ -104,6 +107,17 @@ class Workflow:
         files = [file for named in outputs for name, file in named if name != "provenance"]
         beside = [file for file in files if file.parent == path.parent]
         raise ValueError(f"{target}: nothing makes this file{nearest(target, map(str, beside or files))}")
+
+    def _check_place(self, path: Path) -> None:
+        """Refuse a table or figure without its folder and a file with its whole path: Snakemake compares texts."""
+        if path.is_absolute():
+            meant = Path(os.path.relpath(path))
+        elif path == Path(path.name) and not path.exists():
+            meant = study_folder(self.pipeline.params.study) / path
+        else:
+            return
+        if self.pipeline.maker(meant):
+            raise ValueError(f"{path}: a target is named from here, {meant}")
 
     def _check_entry(self, target: str, study: str, *, run: str | None, name: str) -> None:
         """Refuse a target of a study, a run, or else a table or figure that params.yaml does not have."""

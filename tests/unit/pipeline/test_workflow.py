@@ -35,6 +35,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("results/demo/tabel2.xlsx", "no table or figure 'tabel2' of study 'demo'; did you mean 'table2'?"),
         ("results/demo/runs/demo_dip/metric.json", "did you mean 'results/demo/runs/demo_dip/metrics.json'?"),
         ("results/demo/runs/demo_hibryd/metrics", "there is no such run; did you mean 'demo_hybrid'?"),
+        ("table2.csv", "table2.csv: a target is named from here, results/demo/table2.csv"),
         ("results/demo/runs/demo_dip/nope.json", "nothing makes this file; did you mean 'results/demo/runs/demo_dip/"),
     ],
 )
@@ -43,6 +44,13 @@ def test_target_that_nothing_makes(workflow: Workflow, target: str, message: str
     with pytest.raises(ValueError) as error:
         workflow.check(target)
     assert message in str(error.value)
+
+
+def test_target_by_its_whole_path(workflow: Workflow, tmp_path: Path) -> None:
+    """Wrong: no rule would make what a rule makes."""
+    with pytest.raises(ValueError, match=r"table2\.csv: a target is named from here, results/demo/table2\.csv"):
+        workflow.check(str(tmp_path / "results/demo/table2.csv"))
+    workflow.check(str(tmp_path / "elsewhere/table2.csv"))
 
 
 def test_failures_at_the_end() -> None:
