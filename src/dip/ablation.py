@@ -73,6 +73,19 @@ def add_run(
     return after
 
 
+def places_of(params: Params, run: str) -> list[str]:
+    """Where a run is shown, each as `table2: section` or `figure10: title of a panel`."""
+    study, places = params.runs[run].study, list[str]()
+    for name, by_study in params.tables.items():
+        if study in by_study:
+            places += [f"{name}: {title}" for title, runs in by_study[study].sections.items() if run in runs]
+    for name, figures in params.figures.items():
+        for panel in getattr(figures.get(study), "panels", ()):
+            if any(run in runs for runs in panel.series.values()):
+                places.append(f"{name}: {panel.title}")
+    return list(dict.fromkeys(places))
+
+
 Edit = tuple[int, str]  # an index of the text, and what is put there
 
 
@@ -143,7 +156,7 @@ def _shown(text: str, tree: Any, section: str, study: str, place: str, base: str
             f"params.yaml: {section}.{entry}.{study}: no {what}{f' {where!r}' if where else ''} of its own lists "
             f"'{base}'; name the new run there by hand"
         )
-    if len(titles) > 1:
+    if len({frozenset(map(id, lists[title])) for title in titles}) > 1:  # an alias is its anchor's node
         raise ValueError(
             f"params.yaml: {section}.{entry}.{study}: '{base}' is listed in several {what}s; choose one, "
             + " or ".join(f'--{section[:-1]} "{entry}:{title}"' for title in titles)

@@ -57,7 +57,7 @@ def test_writes_the_lines_that_a_person_would(file: Path, capsys: pytest.Capture
         "        Different Patch Detailer Head: [demo_mlp, demo_attention, demo_coordinate, demo_dip]"
     ]
     assert load().runs["demo_shallow"].model.head.depth == 2
-    assert "runs.demo_shallow, shown in table2" in capsys.readouterr().out
+    assert "runs.demo_shallow, shown in\n  table2: Different Patch Detailer Head\n`" in capsys.readouterr().out
     cli.main(["ablation", "demo_dip", "--set", "model.head.depth=1", "--name", "demo_flat"])
     assert "... results/demo/runs/demo_flat/metrics.json` makes it" in capsys.readouterr().out, "no table asks for it"
 
@@ -70,6 +70,17 @@ def test_panel_of_a_figure(file: Path) -> None:
     assert shown["(a) width of the head"] == ("demo_width16", "demo_dip_p8", "demo_width64", "demo_width48")
     assert "demo_width64" not in shown["(a) depth of the head"]
     assert params.runs["demo_width64"].label == "Post-hoc Refinement, model.head.width=64"
+
+
+@pytest.mark.parametrize("panel", ["figure10", "figure10:FID", "figure10:cost"])
+def test_panels_with_one_list(file: Path, panel: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong: a choice would be asked for that there is not, or a panel change that nobody hears of."""
+    text = file.read_text().replace("title: (b) 32 x 32, x: patch_size, y: fid", "title: FID, x: patch_size, y: fid")
+    file.write_text(
+        text.replace("title: (b) 32 x 32, x: patch_size, y: gflops", "title: cost, x: patch_size, y: gflops")
+    )
+    cli.main(["ablation", "demo_dip_p4", "--set", "model.patch_size=8", "--name", "new", "--figure", panel])
+    assert "runs.new, shown in\n  figure10: FID\n  figure10: cost\n`" in capsys.readouterr().out
 
 
 def test_block_lists_and_runs_at_the_end(file: Path) -> None:

@@ -55,7 +55,7 @@ def _explain(options: argparse.Namespace) -> None:
 
 
 def _ablation(options: argparse.Namespace) -> None:
-    from dip.ablation import add_run
+    from dip.ablation import add_run, places_of
     from dip.paths import RunFolder, StudyFolder
     from dip.pipeline import Pipeline
     from dip.versioning.stages import write_stages
@@ -65,8 +65,8 @@ def _ablation(options: argparse.Namespace) -> None:
     study = params.runs[options.name].study
     if StudyFolder(study).stages.exists():
         write_stages(Pipeline(params), study)
-    if where := ", ".join((*options.table, *options.figure)):
-        print(f"params.yaml: runs.{options.name}, shown in {where}")
+    if places := places_of(params, options.name):  # more than were asked for where panels have one list
+        print("\n  ".join([f"params.yaml: runs.{options.name}, shown in", *places]))
         print("`snakemake --profile ...` or `dvc repro` makes what is new")
     else:
         print(f"params.yaml: runs.{options.name}, shown in no table or figure yet")
