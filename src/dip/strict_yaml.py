@@ -26,7 +26,7 @@ def read_yaml(text: str) -> Any:
         _refuse_deep(text)
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ValueError(_problem(error)) from None
+        raise ValueError(_problem(error, text)) from None
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml, where it was built
@@ -106,9 +106,12 @@ def _mistake(problem: str, mark: Any) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
-def _problem(error: yaml.YAMLError) -> str:
+def _problem(error: yaml.YAMLError, text: str) -> str:
     """The problem and its place in one line."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return " ".join(str(error).split())
-    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'cannot be read'}"
+    problem = getattr(error, "problem", None) or "cannot be read"
+    if "cannot start any token" in problem and text.splitlines()[mark.line][mark.column :].startswith("\t"):
+        problem = "a tab; YAML takes spaces only before a key"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
