@@ -227,7 +227,7 @@ def test_keys_are_what_stands_there(load: Load, content: Content) -> None:
     (line,) = mistakes(
         load, text.replace("  dit:\n    base: dip", "  .inf:\n    base: dip").replace("- dit\n", "- deep\n")
     )
-    assert line.startswith("runs..inf.name: string should match pattern")
+    assert line == "runs..inf.name: expected small letters, digits and _, a letter first, not '.inf'"
 
 
 def test_long_names_are_refused(load: Load, content: Content) -> None:
