@@ -111,11 +111,36 @@ def test_experiments_here_and_in_the_queue(recorded: Repository) -> None:
     assert changes["params"]["studies/demo/params.json"]["tables.table1.demo.caption"]["new"] == "Queued"
     shown = recorded.run("dvc", "exp", "show", "--csv")
     assert "label" in shown and "queued" in shown and "results/demo/runs/dip/scores.json:fid" in shown
+    columns = recorded.run("dvc", "exp", "show", "--only-changed", "--drop", "[^:]*/[^:]*$", "--csv").splitlines()[0]
+    assert "caption" in columns and "table1.csv" not in columns, "as docs/dvc.md has it"
     recorded.run("git", "checkout", ".")
     recorded.run("dvc", "exp", "apply", "queued")
     assert "Queued" in recorded.content(MARKDOWN).decode()
     assert recorded.plan() == set()
     assert recorded.is_clean()
+
+
+def test_recorded_before_it_is_made(recorded: Repository) -> None:
+    """Wrong: `dvc exp save` after an edit would hide for good that a table is stale; docs/dvc.md has a way out."""
+    recorded.edit(*CAPTION)
+    recorded.run("dvc", "exp", "save")
+    assert recorded.is_clean(), "DVC records what it is told to"
+    assert recorded.plan() == {"table table1"}
+    recorded.run("dip", "stages")
+    assert not recorded.is_clean()
+    assert rules_run(recorded.run("dvc", "repro")) == {"table"}
+    assert recorded.is_clean()
+    assert recorded.plan() == set()
+
+
+def test_frozen_stage_is_not_stale(recorded: Repository) -> None:
+    """Wrong: `dvc freeze` would keep a table of other parameters under the name of these."""
+    recorded.run("dvc", "freeze", "studies/demo/dvc.yaml:table-table1")
+    recorded.edit(*CAPTION)
+    assert rules_run(recorded.run("dvc", "repro")) == {"table"}
+    assert recorded.is_clean()
+    assert "Another caption." in recorded.content(MARKDOWN).decode()
+    assert "frozen" not in recorded.content("studies/demo/dvc.yaml").decode()
 
 
 def test_weights_of_other_parameters_are_not_recorded(recorded: Repository) -> None:
