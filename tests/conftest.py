@@ -1,15 +1,28 @@
-"""Projects for the tests of the workflow and of SLURM."""
+"""What all tests have in common: signals as in a terminal; projects for the tests of the workflow and of SLURM."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from project import TINY, Project, Repository
+
+
+@pytest.fixture(autouse=True)
+def signals_of_a_terminal() -> Iterator[None]:
+    """Handlers that tests can change; a shell's jobs in the background would ignore SIGINT, and after nohup SIGHUP."""
+    usual = {number: signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)}
+    usual[signal.SIGINT] = signal.default_int_handler
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,6 @@ from dip.schema import TrainingSpec
 from dip.training import loop, signals
 from dip.training.loop import train
 from dip.training.signals import Request, Signals
-
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Put handlers back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, *signals.ENDS)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -15,9 +15,7 @@ _RECORDED = Path(__file__).parents[3] / "workflow" / "recorded"
 # In the place of a Snakemake, which waits for its jobs, or of the `dip build` that has called it.
 _CALLED = "#!/bin/sh\ntrap 'sleep 1; touch ended; exit 1' INT; touch ready; sleep 60 & wait"
 _BUILD = """
-import signal
 from dip.versioning.build import exit_code
-signal.signal(signal.SIGINT, signal.default_int_handler)
 exit_code(["./dip"])
 """
 
