@@ -37,6 +37,7 @@ def work_in_processes(job: Job, folder: WorkFolder, processes: int) -> None:
     handed_over = job.work / "job.pkl"
     with atomic_write(handed_over, "wb") as file:
         pickle.dump(job, file)
+    folder.note("end", None)  # an earlier call's, which says nothing of processes that do not get as far as theirs
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     code, asked = _call([*torchrun, "--signals-to-handle=SIGQUIT", "-m", "dip.launch.worker", str(handed_over)], folder)
     if job.finished():

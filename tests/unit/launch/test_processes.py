@@ -136,9 +136,15 @@ def test_wanted_ends_are_no_failures(
     """Wrong: who pressed Ctrl-C would look for an error; or a killed training would pass for one that was stopped."""
     folder = WorkFolder(job.work)
     folder.open(job.task)
-    folder.note("end", end)
+    folder.note("end", {"terminated": True, "error": None})  # an earlier call's
     (job.work / "state-00000007.json").touch()
-    monkeypatch.setattr(processes, "_call", lambda *arguments: (code, asked))
+
+    def call(*arguments: Any) -> tuple[int, signal.Signals | None]:
+        assert folder.read("end") is None
+        folder.note("end", end)
+        return code, asked
+
+    monkeypatch.setattr(processes, "_call", call)
     if isinstance(expected, str):
         with pytest.raises(JobFailedError, match=expected):
             work_in_processes(job, folder, 2)
