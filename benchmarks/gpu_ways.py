@@ -119,14 +119,12 @@ def _compiling(way: Way) -> Iterator[None]:
     """Forget what was compiled, of which blocks of other models would be taken, and set what a way needs."""
     torch.compiler.reset()
     with contextlib.ExitStack() as stack:
-        settings: dict[str, Any] = {"triton.enable_pdl": way.early}
+        settings = []
+        if way.early:
+            settings += ["triton.enable_pdl"]
         if way.tuned:
-            settings |= {
-                "max_autotune": True,
-                "coordinate_descent_tuning": True,
-                "triton.enable_persistent_tma_matmul": True,
-            }
-        stack.enter_context(torch._inductor.config.patch(settings))
+            settings += ["max_autotune", "coordinate_descent_tuning", "triton.enable_persistent_tma_matmul"]
+        stack.enter_context(torch._inductor.config.patch(dict.fromkeys(settings, True)))
         if way.cudnn:
             stack.enter_context(sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH], set_priority=True))
         yield
