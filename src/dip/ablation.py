@@ -16,6 +16,7 @@ import yaml
 from dip.files import atomic_write
 from dip.params import ParamsError, known, parse, read_text
 from dip.schema import Params
+from dip.schema.base import NAME_EXPECTED, NAME_PATTERN
 from dip.strict_yaml import read_yaml
 
 _FILE = Path("params.yaml")
@@ -53,8 +54,8 @@ def add_run(
     known(before, "runs", base)
     if name in before.runs:
         raise ParamsError(f"params.yaml: runs.{name}: there is such a run already; give the new one another --name")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ParamsError(f"--name {name}: expected small letters, digits and _, a letter first")
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ParamsError(f"--name {name}: {NAME_EXPECTED}")
     if label is not None and not label.strip():
         raise ParamsError(f"--label '{label}': expected some text")
     entry = {"base": base, "label": f"{before.runs[base].label}, {', '.join(settings)}"}

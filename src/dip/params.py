@@ -20,7 +20,7 @@ from dip.checks import Keys, Mistake, run_mistakes, section_mistakes
 from dip.params_tree import Branch, merge, origin, plain, tree_of
 from dip.report_checks import report_mistakes
 from dip.schema import Checkpoint, Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
-from dip.schema.base import NAME_PATTERN
+from dip.schema.base import NAME_EXPECTED, NAME_PATTERN
 from dip.strict_yaml import read_yaml
 
 # Parts of a run that build on an entry of a section with `base:`: that section, and what its entries are.
@@ -327,7 +327,7 @@ _MESSAGES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 def _message(detail: Any) -> str:
     if detail.get("ctx", {}).get("pattern") == NAME_PATTERN:
-        return f"expected small letters, digits and _, a letter first, not '{str(detail['input'])[:60]}'"
+        return f"{NAME_EXPECTED}, not '{str(detail['input'])[:60]}'"
     if detail["type"] in _MESSAGES:
         return _MESSAGES[detail["type"]](detail)
     value = json.dumps(detail["input"], default=str)

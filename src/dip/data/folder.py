@@ -63,8 +63,11 @@ class FolderSource:
             by_class = [(NO_CLASS, as_names(loose, folder))]
         else:
             by_class = [(name, as_names(_images(folder, name), folder)) for name in classes]
-        for name in [name for name, images in by_class if not len(images)] if by_class else [""]:
-            _check_types(folder / name)
+        if not by_class:
+            _check_types(folder)
+        for name, images in by_class:
+            if not len(images):
+                _check_types(folder / name)
         return cls(folder, Listing.of(by_class, folder))
 
     @property

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 # A name that is part of a file name; file systems take 255 bytes with all that is added to it.
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+NAME_EXPECTED = "expected small letters, digits and _, a letter first"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
 
 
