@@ -21,6 +21,7 @@ from dip.params_tree import Branch, merge, origin, plain, tree_of
 from dip.report_checks import report_mistakes
 from dip.schema import Checkpoint, Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
 from dip.schema.base import NAME_EXPECTED, NAME_PATTERN
+from dip.schema.keys import keys_at
 from dip.strict_yaml import read_yaml
 
 # Parts of a run that build on an entry of a section with `base:`: that section, and what its entries are.
@@ -285,7 +286,10 @@ class _Reader:
                 if detail["type"] == "too_short" and any(place == d["loc"][: len(place)] != d["loc"] for d in details):
                     continue
                 missing = detail["type"] == "missing"
-                self.mistakes.append((origin(tree, place, missing=missing, tagged=True), _message(detail)))
+                what = _message(detail)
+                if detail["type"] == "extra_forbidden":
+                    what += nearest(place[-1], keys_at(_adapter(schema), place[:-1]))
+                self.mistakes.append((origin(tree, place, missing=missing, tagged=True), what))
         return None
 
 

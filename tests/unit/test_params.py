@@ -59,14 +59,15 @@ def mistakes(load: Load, content: Content | str, study: str | None = None) -> li
 @pytest.mark.parametrize(
     ("keys", "value", "where", "what"),
     [
-        ("models.dit.patchsize", 4, "models.dit.patchsize", "unknown key"),
-        ("models.dip.head.widht", 4, "models.dip.head.widht", "unknown key"),
-        ("runs.dip.model.dept", 4, "runs.dip.model.dept", "unknown key"),
+        ("models.dit.patchsize", 4, "models.dit.patchsize", "unknown key; did you mean 'patch_size'?"),
+        ("models.dip.head.widht", 4, "models.dip.head.widht", "unknown key; did you mean 'width'?"),
+        ("runs.dip.model.dept", 4, "runs.dip.model.dept", "unknown key; did you mean 'depth'?"),
         ("runs.dip.sample", 4, "runs.dip.sample", "unknown key"),
         ("runs.deep.model.head", {"width": "x"}, "runs.deep.model.head.width", "integer"),
         ("runz", {}, "runz", "unknown key"),
-        ("studies.demo.colour", "red", "studies.demo.colour", "unknown key"),
-        ("figures.figure10.demo.panels", [PANEL | {"z": 1}], "figures.figure10.demo.panels.0.z", "unknown key"),
+        ("studies.demo.colour", "red", "studies.demo.colour", "unknown key; there are title, description"),
+        ("figures.figure10.demo.panels", [PANEL | {"z": 1}], "figures.figure10.demo.panels.0.z", "there are title, x"),
+        ("training.short.alignment", {"wieght": 1}, "training.short.alignment.wieght", "did you mean 'weight'?"),
         ("models.dit.depth", "two", "models.dit.depth", "integer"),
         ("models.dit.depth", 2.0, "models.dit.depth", "integer"),
         ("models.dit.depth", True, "models.dit.depth", "integer"),
@@ -121,7 +122,7 @@ def mistakes(load: Load, content: Content | str, study: str | None = None) -> li
         ("runs.dip.base", "dip", "runs.dip.base", "'dip' inherits from itself"),
         ("runs.dip.label", 3, "runs.dip.label", "string"),
         ("runs.dip_ep2.checkpoint.epoch", "2", "runs.dip_ep2.checkpoint.epoch", "integer"),
-        ("runs.dip_ep2.checkpoint.epochs", 2, "runs.dip_ep2.checkpoint.epochs", "unknown key"),
+        ("runs.dip_ep2.checkpoint.epochs", 2, "runs.dip_ep2.checkpoint.epochs", "did you mean 'epoch'?"),
         ("runs.dip_ep2.checkpoint.run", "dap", "runs.dip_ep2.checkpoint.run", "there is no 'dap'"),
         ("code_version", "1", "code_version", "integer"),
         ("code_version", True, "code_version", "integer"),
@@ -156,7 +157,7 @@ def test_mistyped_checkpoint_is_the_only_mistake(load: Load, content: Content) -
     content["runs"]["dip_ep2"]["checkpoint"] = {"runn": "dip"}
     assert mistakes(load, content) == [
         "runs.dip_ep2.checkpoint.run: missing",
-        "runs.dip_ep2.checkpoint.runn: unknown key",
+        "runs.dip_ep2.checkpoint.runn: unknown key; did you mean 'run'?",
     ]
 
 
