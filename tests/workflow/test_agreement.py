@@ -85,6 +85,11 @@ EDITS: dict[str, tuple[str, str, set[str]]] = {
     "label": ("label: DiP\n", "label: DiP/8\n", TABLE2),
     "caption of a table": ("caption: One training.", "caption: A training.", TABLE1),
     "rows of a table": ("Patch Detailer Head: [dip]", "Patch Detailer Head: [dip, dip_ep1]", TABLE2),
+    "order of a table's sections": (
+        "Scaling Up DiT: [dit]\n        Different Patch Detailer Head: [dip]",
+        "Different Patch Detailer Head: [dip]\n        Scaling Up DiT: [dit]",
+        TABLE2,
+    ),
     "table without published rows": ("layout: table1", "layout: table1\n      published: false", TABLE1),
     "panel": ("title: patch size", "title: patch", FIGURE),
     "series of a figure": ("series: {DiP: [dip]}", "series: {DiP: [dip], DiT: [dit]}", FIGURE),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic_core import PydanticCustomError
 
 # A name that is part of a file name; file systems take 255 bytes with all that is added to it.
@@ -42,6 +42,10 @@ Real = Annotated[float, BeforeValidator(_parse_scientific), Field(allow_inf_nan=
 Positive = Annotated[Real, Field(gt=0)]
 NonNegative = Annotated[Real, Field(ge=0)]
 Fraction = Annotated[Real, Field(ge=0, le=1)]
+
+
+# Of a mapping whose order is seen in the result: two objects of JSON that differ in their order only are equal.
+AsPairs = PlainSerializer(lambda mapping: list(mapping.items()), when_used="json")
 
 
 def canonical_json(content: Any) -> str:

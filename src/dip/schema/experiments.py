@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dip.schema.base import Count, Name, Positive, Real, Schema, Seed, Text
+from dip.schema.base import AsPairs, Count, Name, Positive, Real, Schema, Seed, Text
 
 Index = Annotated[int, Field(ge=0)]
 
@@ -67,7 +67,7 @@ class Overfit(Experiment):
     crop: Square  # what is learned, in pixels of the reduced photograph
     box_filter: Count = 1  # the photograph is reduced by this factor before cropping
     details: tuple[Square, ...] = ()  # shown enlarged, in pixels of the crop
-    series: Annotated[dict[Text, OverfitSeries], Field(min_length=1)]
+    series: Annotated[dict[Text, OverfitSeries], Field(min_length=1), AsPairs]
     num_steps: Annotated[Count, Field(ge=2)]
     batch_size: Count
     measure_every: Count  # steps

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dip.schema.base import Count, Fraction, Name, Real, Schema, Seed, Text
+from dip.schema.base import AsPairs, Count, Fraction, Name, Real, Schema, Seed, Text
 from dip.schema.experiments import Manifold, Overfit, Shown, Theory
 
 
@@ -23,7 +23,7 @@ class Table(Schema):
     caption: Text
     layout: Literal["table1", "table2", "table3", "cost"]  # whose columns it has
     published: bool = True  # whether the paper's own rows stand above the measured ones
-    sections: Annotated[dict[Text, tuple[Name, ...]], Field(min_length=1)]
+    sections: Annotated[dict[Text, tuple[Name, ...]], Field(min_length=1), AsPairs]
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ class Panel(Schema):
     title: Text
     x: Literal["head.depth", "head.width", "patch_size", "cfg_scale", "num_steps", "ema_decay"]
     y: Literal["fid", "sfid", "inception_score", "precision", "recall", "seams", "period", "gflops", "latency_seconds"]
-    series: Annotated[dict[Text, Annotated[tuple[Name, ...], Field(min_length=1)]], Field(min_length=1)]
+    series: Annotated[dict[Text, Annotated[tuple[Name, ...], Field(min_length=1)]], Field(min_length=1), AsPairs]
 
 
 class Comparison(Shown):
@@ -55,7 +55,8 @@ class Gallery(Shown):
 
     kind: Literal["gallery"]
     run: Name  # whose weights and solver it takes
-    classes: Annotated[dict[Annotated[int, Field(ge=0)], Text], Field(min_length=1)]  # name by number, in order
+    # Name by number, in order.
+    classes: Annotated[dict[Annotated[int, Field(ge=0)], Text], Field(min_length=1), AsPairs]
     cfg_scale: Annotated[Real, Field(ge=1)] = 4.0
     cfg_interval: tuple[Fraction, Fraction] = (0.0, 1.0)
     num_samples: Count = 8  # of each class

@@ -85,6 +85,27 @@ def test_a_label_is_no_parameter_of_what_does_not_show_it(shipped: Pipeline) -> 
     assert shown == {"table"}
 
 
+@pytest.mark.parametrize(
+    ("rule", "name", "keys"),
+    [
+        ("table", "table2", ("sections",)),
+        ("figure", "ema", ("panels", 0, "series")),
+        ("experiment", "figure3", ("series",)),
+        ("experiment", "figure7", ("classes",)),
+    ],
+)
+def test_an_order_that_is_seen_is_a_parameter(rule: str, name: str, keys: tuple[str | int, ...]) -> None:
+    """Wrong: sections would stay where they were, and names of classes would stand beside images of others."""
+    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    before = Pipeline(params_of(content)).find(rule, name, "demo")
+    *above, last = keys
+    place = content["tables" if rule == "table" else "figures"][name]["demo"]
+    for key in above:
+        place = place[key]
+    place[last] = dict(reversed(place[last].items()))
+    assert Pipeline(params_of(content)).find(rule, name, "demo").spec != before.spec
+
+
 def test_layout_of_a_gallery_draws_no_samples() -> None:
     """Wrong: other columns, or more samples for the metrics, would draw every image of a gallery again."""
     text = (REPOSITORY / "params.yaml").read_text()
@@ -136,4 +157,4 @@ def test_weights_that_params_yaml_names_are_a_source(workplace: Path, changes: d
 
 
 def params_of(content: object) -> Params:
-    return params.parse(yaml.safe_dump(content))
+    return params.parse(yaml.safe_dump(content, sort_keys=False))
