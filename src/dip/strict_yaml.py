@@ -112,6 +112,14 @@ def _problem(error: yaml.YAMLError, text: str) -> str:
     if mark is None:
         return " ".join(str(error).split())
     problem = getattr(error, "problem", None) or "cannot be read"
-    if "cannot start any token" in problem and text.splitlines()[mark.line][mark.column :].startswith("\t"):
-        problem = "a tab; YAML takes spaces only before a key"
+    if "cannot start any token" in problem:
+        character = text.splitlines()[mark.line][mark.column]
+        tab = "a tab; YAML takes spaces only before a key"
+        problem = tab if character == "\t" else f"no value begins with {character}; quote it if it is text"
+    start = getattr(error, "context_mark", None)
+    if start is not None and "did not find expected ','" in problem:
+        # An end that is missing is noticed lines below.
+        problem += f" in what begins in line {start.line + 1}; quote text in which : , or brackets stand"
+    if "mapping values are not allowed" in problem:
+        problem += ": wrong indentation, or a colon in text without quotes"
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
