@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,7 @@ class _Reader:
     def __init__(self, tree: Branch) -> None:
         self.tree = tree
         self.mistakes: list[Mistake] = []
+        self.unfit: list[Mistake] = []  # values of runs that are fine by themselves and do not go together
         self.code_version = 0
 
     def read(self) -> tuple[list[Mistake], Params | None]:
@@ -141,6 +142,7 @@ class _Reader:
             self._section(section, schema)
         runs = {name: run for name in self.tree["runs"] if (run := self._run(name, datasets, evaluation))}
         tables, figures = self._per_study("tables", Table), self._per_study("figures", Figure)
+        self.mistakes += self._placed(self.unfit)
         if self.mistakes:
             return self.mistakes, None
         params = self._valid(
@@ -151,9 +153,20 @@ class _Reader:
             self.tree,
         )  # fmt: skip
         if params is not None:
-            found = (*section_mistakes(params), *report_mistakes(params))
-            self.mistakes += [(self._place(keys), what) for keys, what in found]
+            self.mistakes += self._placed((*section_mistakes(params), *report_mistakes(params)))
         return self.mistakes, params
+
+    def _placed(self, found: Iterable[Mistake]) -> Iterator[Mistake]:
+        """Mistakes of entries where their values stand in the file, and for which entries they are wrong there."""
+        entries: dict[Mistake, list[Keys]] = {}
+        for keys, what in found:
+            entries.setdefault((self._place(keys), what), []).append(keys[:2])
+        for (place, what), wrong in entries.items():
+            if place[:2] in wrong:
+                yield place, what
+            else:
+                more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+                yield place, f"{what} (inherited by {'.'.join(map(str, wrong[0]))}{more})"
 
     def _place(self, keys: Keys) -> Keys:
         """Where in the file a value of an entry stands, which may be inherited."""
@@ -178,6 +191,10 @@ class _Reader:
             entries[name] = {}
             if not isinstance(by_study, Branch):
                 self.mistakes.append(((section, name), "expected a mapping of studies to entries"))
+                continue
+            if unknown := [study for study in by_study if study not in self.tree["studies"]]:
+                there_are = f"there are {', '.join(self.tree['studies'])}"
+                self.mistakes.append(((section, name, unknown[0]), f"there is no study '{unknown[0]}'; {there_are}"))
                 continue
             for study, tree in by_study.items():
                 if (entry := self._valid(schema, plain(tree), tree)) is not None:
@@ -223,6 +240,11 @@ class _Reader:
             parts["checkpoint"] = self._valid(Checkpoint, checkpoint, tree["checkpoint"])
             if parts["checkpoint"] is None:
                 return None
+        missing = [key for key in ("study", "dataset", *_PRESETS, "evaluation") if key not in tree]
+        if len(missing) > 1:
+            if tree.root == ("runs", name):  # those that inherit from it lack no more than it does
+                self.mistakes.append((tree.root, f"has no {', '.join(missing)}, and no `base:` of a run that has them"))
+            return None
         if "study" not in tree:
             self.mistakes.append(((*tree.root, "study"), "missing"))
             known = False
@@ -255,10 +277,7 @@ class _Reader:
         }
         run: Run | None = self._valid(Run, content, tree)
         if run is not None:
-            found = list(run_mistakes(run))
-            self.mistakes += [(origin(tree, location), what) for location, what in found]
-            if found:
-                return None
+            self.unfit += [(("runs", name, *location), what) for location, what in run_mistakes(run)]
         return run
 
     def _preset(self, preset: str, section: str, tree: Branch) -> Branch | None:
@@ -326,7 +345,12 @@ _MESSAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "missing": lambda d: "missing",
     "union_tag_not_found": lambda d: f"missing {d['ctx']['discriminator']}",
     "union_tag_invalid": lambda d: f"expected one of {d['ctx']['expected_tags']}, not '{d['ctx']['tag']}'",
+    "too_short": lambda d: f"expected at least {d['ctx']['min_length']} of them, not {d['ctx']['actual_length']}",
+    "too_long": lambda d: f"expected at most {d['ctx']['max_length']} of them, not {d['ctx']['actual_length']}",
 }
+# What stands in YAML for JSON's arrays and objects.
+_EXPECTED = {"list_type": "a list", "tuple_type": "a list", "dict_type": "a mapping", "model_type": "a mapping",
+             "model_attributes_type": "a mapping"}  # fmt: skip
 
 
 def _message(detail: Any) -> str:
@@ -334,8 +358,11 @@ def _message(detail: Any) -> str:
         return f"{NAME_EXPECTED}, not '{str(detail['input'])[:60]}'"
     if detail["type"] in _MESSAGES:
         return _MESSAGES[detail["type"]](detail)
-    value = json.dumps(detail["input"], default=str)
-    return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {value[:60]}"
+    kind, value = detail["type"], json.dumps(detail["input"], default=str)[:60]
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}, not {value}"
+    quote = "; quote it if it is text" if kind == "string_type" and isinstance(detail["input"], int | float) else ""
+    return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {value}{quote}"
 
 
 def known(params: Params, section: str, name: str) -> str:

@@ -15,12 +15,12 @@ from dip.schema import (
     Alignment,
     FileReference,
     InceptionExtractor,
+    LogitNormal,
     Params,
     Run,
     SamplingSpec,
     Schema,
     TrainingSpec,
-    UNetHead,
 )
 
 Content = dict[str, Any]
@@ -78,13 +78,14 @@ def mistakes(load: Load, content: Content | str, study: str | None = None) -> li
         ("models.dit.qk_norm", 1, "models.dit.qk_norm", "boolean"),
         ("training.short.learning_rate", "fast", "training.short.learning_rate", "number"),
         ("training.short.learning_rate", float("nan"), "training.short.learning_rate", ""),
+        ("training.short.learning_rate", "-1e-4", "training.short.learning_rate", "greater than 0"),
         ("training.short.learning_rate", -1e-4, "training.short.learning_rate", "greater than 0"),
         ("training.short.learning_rate", float("inf"), "training.short.learning_rate", "finite"),
         ("training.short.seed", 2**63, "training.short.seed", "less than 9223372036854775808"),
         ("training.short.timesteps", {"name": "time_shift", "shift": 0}, "training.short.timesteps.shift", "than 0"),
         ("training.short.seed", -1, "training.short.seed", "greater than or equal to 0"),
         ("training.short.ema_decays", [0.9, 1.0], "training.short.ema_decays.1", "less than 1"),
-        ("training.short.ema_decays", 0.9, "training.short.ema_decays", "valid array"),
+        ("training.short.ema_decays", 0.9, "training.short.ema_decays", "expected a list, not 0.9"),
         ("runs.dip_ep2.checkpoint.ema_decay", "0.9", "runs.dip_ep2.checkpoint.ema_decay", "number"),
         ("training.short.precision", "fp16", "training.short.precision", "'bf16' or 'fp32'"),
         ("training.short.betas", [0.9], "training.short.betas.1", "missing"),
@@ -92,6 +93,8 @@ def mistakes(load: Load, content: Content | str, study: str | None = None) -> li
         ("sampling.euler.cfg_interval", [0.1, 1.5], "sampling.euler.cfg_interval.1", "less than or equal to 1"),
         ("sampling.euler.cfg_scale", 0.5, "sampling.euler.cfg_scale", "greater than or equal to 1"),
         ("sampling.euler.solver", "rk4", "sampling.euler.solver", "euler"),
+        ("training.short.betas", [0.9, 0.9, 0.9], "training.short.betas", "expected at most 2 of them, not 3"),
+        ("models.dip.head", "mlp", "models.dip.head", 'expected a mapping, not "mlp"'),
         ("models.dip.head", {"name": "unet++"}, "models.dip.head", "expected one of 'unet', 'mlp'"),
         ("models.dip.head", {"name": "unet", "depth": 1}, "models.dip.head.width", "missing"),
         ("models.dip.placement", "posthoc", "models.dip.placement", "'post_hoc', 'intermediate' or 'hybrid'"),
@@ -120,7 +123,9 @@ def mistakes(load: Load, content: Content | str, study: str | None = None) -> li
         ("runs.dit.base", {"dip": 1}, "runs.dit.base", "there is no"),
         ("models.dip.base", "nothing", "models.dip.base", "there is no 'nothing' under models; there are dit, dip"),
         ("runs.dip.base", "dip", "runs.dip.base", "'dip' inherits from itself"),
-        ("runs.dip.label", 3, "runs.dip.label", "string"),
+        ("runs.dip.label", 3, "runs.dip.label", "string, not 3; quote it if it is text"),
+        ("runs.dip.label", "\alpha", "runs.dip.label", "between double quotes a backslash is written \\\\, not"),
+        ("runs.dip", {"label": "DiP"}, "runs.dip", "has no study, dataset, model, training, sampling, evaluation, and"),
         ("runs.dip_ep2.checkpoint.epoch", "2", "runs.dip_ep2.checkpoint.epoch", "integer"),
         ("runs.dip_ep2.checkpoint.epochs", 2, "runs.dip_ep2.checkpoint.epochs", "did you mean 'epoch'?"),
         ("runs.dip_ep2.checkpoint.run", "dap", "runs.dip_ep2.checkpoint.run", "there is no 'dap'"),
@@ -128,6 +133,7 @@ def mistakes(load: Load, content: Content | str, study: str | None = None) -> li
         ("code_version", True, "code_version", "integer"),
         ("study", 3, "study", "string"),
         ("tables.table2", [], "tables.table2", "expected a mapping"),
+        ("tables.table2", {"caption": "c", "layout": "table2"}, "tables.table2.caption", "there is no study 'caption'"),
         ("figures.figure10.demo", TREE | {"branchings": 13}, "figures.figure10.demo.branchings", "or equal to 12"),
         ("tables.table2.demo.layout", "table4", "tables.table2.demo.layout", "table1"),
         ("tables.table2.demo.sections.All", ["dip", 3], "tables.table2.demo.sections.All.1", "string"),
@@ -243,6 +249,12 @@ def test_long_names_are_refused(load: Load, content: Content) -> None:
 # --- what is accepted -------------------------------------------------------------------------------------
 
 
+def test_negative_numbers_without_a_dot_are_numbers(load: Load, content: Content) -> None:
+    """Wrong: a mean of `-8e-1` would be no number, unlike `8e-1`."""
+    put(content, "training.short.timesteps", {"name": "logit_normal", "mean": "-8e-1"})
+    assert load(content).runs["dip"].training.timesteps == LogitNormal(name="logit_normal", mean=-0.8)
+
+
 def test_numbers_without_a_dot_are_numbers(load: Load, content: Content) -> None:
     """Wrong: `1e-4`, which YAML 1.1 reads as text, would be refused or differ from `1.0e-4`."""
     text = yaml.safe_dump(content)
@@ -328,70 +340,6 @@ def test_study_in_place_of_that_of_the_file(load: Load, content: Content) -> Non
     """Wrong: `snakemake --config study=paper` would build the file's study, or accept a mistyped one."""
     assert load(content, "paper").study == "paper"
     assert mistakes(load, content, "papr") == ["study: there is no study 'papr'; there are demo, paper"]
-
-
-# --- inheritance ------------------------------------------------------------------------------------------
-
-
-def test_inheritance_goes_key_by_key(load: Load, content: Content) -> None:
-    """Wrong: overriding one key would lose its neighbours."""
-    runs = load(content).runs
-    assert (runs["deep"].model.depth, runs["deep"].model.hidden_size) == (3, 16)
-    assert runs["deep"].model.head == runs["dip"].model.head
-    assert runs["deep"].training == runs["dip"].training
-    assert runs["dip"].training.milestones == (2,)
-
-
-def test_label_is_not_inherited(load: Load, content: Content) -> None:
-    """Wrong: two rows of a table would have the same name."""
-    runs = load(content).runs
-    assert runs["deep"].label == "deep"
-    assert runs["dip_2steps"].label == "dip_2steps"
-    assert runs["dip_ep2"].label == "DiP/4 early"
-
-
-def test_other_base_of_a_part_keeps_the_overrides_on_top(load: Load, content: Content) -> None:
-    """Wrong: whether a run's overrides hold would depend on the order in which runs are read."""
-    content["runs"] = {
-        "dip": content["runs"]["dip"] | {"model": {"base": "dip", "depth": 4}},
-        "child": {"base": "dip", "model": {"base": "dit"}},
-        "grandchild": {"base": "child", "model": {"hidden_size": 32}},
-    }
-    del content["tables"]["table2"], content["figures"]["figure10"]
-    for order in (list, lambda names: list(reversed(names))):
-        runs = load(content | {"runs": {name: content["runs"][name] for name in order(list(content["runs"]))}}).runs
-        assert (runs["child"].model.head.name, runs["child"].model.depth) == ("none", 4)
-        grandchild = runs["grandchild"].model
-        assert (grandchild.head.name, grandchild.depth, grandchild.hidden_size) == ("none", 4, 32)
-
-
-def test_mapping_of_another_name_replaces_the_inherited_one(load: Load, content: Content) -> None:
-    """Wrong: an MLP head would inherit the U-Net's width and be refused."""
-    put(content, "runs.deep.model.head", {"name": "mlp"})
-    put(content, "figures", {})  # one of which shows the head's depth
-    assert load(content).runs["deep"].model.head.name == "mlp"
-    put(content, "runs.deep.model.head", {"name": "unet", "width": 8})
-    head = load(content).runs["deep"].model.head
-    assert isinstance(head, UNetHead) and (head.depth, head.width) == (1, 8)
-    content["datasets"]["folder"] = {"base": "photos", "kind": "imagenet", "image_size": 8, "num_images": 16}
-    assert load(content).datasets["folder"].kind == "imagenet"
-
-
-def test_null_turns_an_inherited_part_off(load: Load, content: Content) -> None:
-    """Wrong: an ablation could not leave the alignment out."""
-    put(content, "training.short.alignment", {"block": 1})
-    for name in ("dip", "deep"):
-        put(content, f"runs.{name}.training", {"base": "short", "alignment": None, "milestones": [2]})
-    assert load(content).runs["deep"].training.alignment is None
-
-
-def test_run_with_a_checkpoint_has_the_model_of_its_training(load: Load, content: Content) -> None:
-    """Wrong: weights would be loaded into another architecture."""
-    runs = load(content).runs
-    assert runs["dip_ep2"].part(TrainingSpec) == runs["dip"].part(TrainingSpec)
-    assert (runs["dip_ep2"].epochs, runs["dip_2steps"].epochs) == (2, 4)
-    assert runs["dip_2steps"].sampling.num_steps == 2
-    assert runs["dip_2steps"].sampling.cfg_scale == 2.0
 
 
 def test_steps_drop_the_incomplete_batch(load: Load, content: Content) -> None:

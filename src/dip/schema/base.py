@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
@@ -14,10 +15,15 @@ NAME_EXPECTED = "expected small letters, digits and _, a letter first"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line break
+
+
 def _some_text(value: str) -> str:
-    """Refuse text that nobody would see in a table, and that is no path."""
+    r"""Refuse text that nobody would see in a table, and that is no path; and "\alpha", in which YAML reads a bell."""
     if not value.strip():
         raise PydanticCustomError("blank", "expected some text")
+    if _CONTROL.search(value):
+        raise PydanticCustomError("control", "a control character; between double quotes a backslash is written \\\\")
     return value
 
 
@@ -26,7 +32,7 @@ Text = Annotated[str, AfterValidator(_some_text)]
 
 def _parse_scientific(value: Any) -> Any:
     """Read "1e-4" as a number: YAML 1.1 readers hand it over as text, YAML 1.2 readers as a number."""
-    if isinstance(value, str) and value[:1].isdigit() and "e" in value.lower():
+    if isinstance(value, str) and value.lstrip("+-")[:1].isdigit() and "e" in value.lower():
         try:
             return float(value)
         except ValueError:
