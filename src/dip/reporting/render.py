@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import string
+import unicodedata
 from collections.abc import Iterator
 
 import pandas as pd
@@ -40,7 +41,7 @@ _LATEX = {
     "×": r"$\times$", "→": r"$\rightarrow$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "²": "$^2$",
     "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "≠": r"$\neq$", "−": "$-$", "∞": r"$\infty$",
     "µ": r"$\mu$",
-    "–": "--", "—": "---", "’": "'", "“": "``", "”": "''", "…": r"\ldots{}",
+    "`": r"\textasciigrave{}", "–": "--", "—": "---", "’": "'", "“": "``", "”": "''", "…": r"\ldots{}",
 }  # fmt: skip
 
 
@@ -155,7 +156,16 @@ def to_latex(table: pd.DataFrame, caption: str, provenance: list[str], *, label:
 
 def escape_latex(text: str) -> str:
     """Plain text as LaTeX source: its special characters, Greek letters and the field's signs (x, arrows, squares)."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(map(_latex, text))
+
+
+def _latex(character: str) -> str:
+    """One character, raised and lowered ones (10⁻⁴, x₀) in math, as pdfLaTeX knows hardly any of them."""
+    kind, *codes = unicodedata.decomposition(character).split() or [""]
+    if character in _LATEX or kind not in ("<super>", "<sub>"):
+        return _LATEX.get(character, character)
+    plain = "".join(chr(int(code, 16)) for code in codes).replace("−", "-")
+    return f"${'^' if kind == '<super>' else '_'}{{{plain}}}$"
 
 
 def _heading(column: str, short: str = "") -> str:
@@ -268,5 +278,5 @@ def _paragraph(text: str) -> str:
 
 def _markdown(text: str) -> str:
     """Plain text as Markdown: escaped where a character would be read as markup, as `_` inside a word is not."""
-    markup = r"[\\|`*]|~(?=~)|\[(?=[^\]]*\]\()|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
+    markup = r"[\\|`*$]|~(?=~)|\[(?=[^\]]*\]\()|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
     return re.sub(markup, r"\\\g<0>", _one_line(text))

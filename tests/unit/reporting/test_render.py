@@ -135,6 +135,13 @@ def test_labels_are_plain_text(make_row: MakeRow, tmp_path: Path) -> None:
     assert page.count(html.escape(label, quote=False)) == 2
 
 
+def test_dollars_of_a_label_begin_no_formula(make_row: MakeRow, tmp_path: Path) -> None:
+    """Between two dollars GitHub and editors show a formula, and the dollars vanish."""
+    markdown, _ = _render([make_row("a", label="$5 and $P^2$")], tmp_path, caption="$P^2$")
+    assert markdown.startswith(r"\$P^2\$") and r"| \$5 and \$P^2\$ " in markdown
+    assert ">$5 and $P^2$</td>" in (tmp_path / "my_table.html").read_text()
+
+
 @pytest.mark.parametrize("caption", ["# 1 of 2", "> 5 epochs", "- DiP", "1. DiP", "2024) DiP", "[ref]: DiP", "---"])
 def test_caption_is_a_paragraph(make_row: MakeRow, tmp_path: Path, caption: str) -> None:
     """What begins a heading, a list or a quotation elsewhere would vanish from the caption, or the caption itself."""
@@ -186,6 +193,8 @@ def test_latex_rows_lead_to_their_evaluator(make_row: MakeRow, tmp_path: Path) -
         ("FID ↓", r"FID $\downarrow$"),
         ("β = −0.9, Δ", r"$\beta$ = $-$0.9, $\Delta$"),
         ("[41]", "{[}41{]}"),
+        ("`a`", r"\textasciigrave{}a\textasciigrave{}"),
+        ("10⁻⁴ x₀", "10$^{-}$$^{4}$ x$_{0}$"),
     ],
 )
 def test_escape_latex(text: str, source: str) -> None:
