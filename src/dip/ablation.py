@@ -32,7 +32,7 @@ def add_run(
     tables: Sequence[str] = (),
     figures: Sequence[str] = (),
 ) -> Params:
-    """Add a run that inherits from another one.
+    """Add a run that inherits from another one, and takes its weights if nothing differs that they depend on.
 
     Args:
         base: The run to inherit from.
@@ -58,8 +58,11 @@ def add_run(
         raise ParamsError(f"--name {name}: {NAME_EXPECTED}")
     if label is not None and not label.strip():
         raise ParamsError(f"--label '{label}': expected some text")
-    entry = {"base": base, "label": f"{before.runs[base].label}, {', '.join(settings)}"}
-    entry |= _nested(settings, {"base": base} if label is None else {"base": base, "label": label})
+    start: dict[str, Any] = {"base": base}
+    if before.runs[base].checkpoint is None and all(re.match(r"(sampling|evaluation)\b", key) for key in settings):
+        start = {"checkpoint": {"run": base}}
+    entry = start | {"label": f"{before.runs[base].label}, {', '.join(settings)}"}
+    entry |= _nested(settings, dict(start) if label is None else {**start, "label": label})
     study, tree = before.runs[base].study, _composed(text)
     edits = [_entry(text, tree, base, name, entry)]
     for section, places in (("tables", tables), ("figures", figures)):

@@ -62,6 +62,19 @@ def test_writes_the_lines_that_a_person_would(file: Path, capsys: pytest.Capture
     assert "... results/demo/runs/demo_flat/metrics.json` makes it" in capsys.readouterr().out, "no table asks for it"
 
 
+def test_other_sampling_takes_the_weights(file: Path) -> None:
+    """Wrong: a training of days would be done twice for another guidance scale."""
+    run = add_run("dip_xl_16", "dip_xl_16_cfg3", ["sampling.cfg_scale=3.0"], label="guidance 3").runs["dip_xl_16_cfg3"]
+    assert (
+        "    checkpoint: {run: dip_xl_16}\n    label: guidance 3\n    sampling: {cfg_scale: 3.0}\n" in file.read_text()
+    )
+    assert (run.training_run, run.sampling.cfg_scale) == ("dip_xl_16", 3.0)
+    further = add_run("dip_xl_16_cfg3", "dip_xl_16_heun", ["sampling.solver=heun"]).runs["dip_xl_16_heun"]
+    assert (further.training_run, further.sampling.cfg_scale) == ("dip_xl_16", 3.0)
+    both = add_run("dip_xl_16", "dip_xl_16_seed1", ["training.seed=1", "sampling.seed=1"]).runs["dip_xl_16_seed1"]
+    assert both.training_run == "dip_xl_16_seed1"
+
+
 def test_panel_of_a_figure(file: Path) -> None:
     """Wrong: the point would stand in a panel that it is not comparable in, or in none."""
     panel = "figure10:(a) width of the head"
