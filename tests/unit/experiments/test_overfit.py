@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_finite_is_named(read: Callable[..., Params]) -> None
         ),
         ({"crop": {"top": 0, "left": 0, "size": 10}}, "series.DiP.run", "patch_size 4 of 'wide_dip' does not divide"),
         ({"details": [{"top": 5, "left": 0, "size": 4}]}, "details.0", "reaches outside the crop of 8 x 8"),
-        ({"series": {}}, "series", "at least 1 item"),
+        ({"series": {}}, "series", "at least 1 of them"),
         ({"series": {"DiP": {"run": "none", "learning_rate": 1.0e-2}}}, "", "there is no run 'none'"),
         ({"crop": {"top": -1, "left": 0, "size": 8}}, "crop.top", "greater than or equal to 0"),
     ],
