@@ -62,6 +62,8 @@ def message(*arguments: str) -> str:
             "dip sample: results/demo/runs/dip/model.safetensors is missing; make it with `dip train dip`",
         ),
         (["train", "dip", "--launcher", "slurm", "--slurm", "absent.yaml"], "dip train: absent.yaml: cannot be read"),
+        (["sample", "dip", "--join", "--processes", "8"], "dip sample: --join helps from this process alone; leave"),
+        (["sample", "dip", "--join", "--launcher", "slurm"], "dip sample: --join helps from this process alone; leave"),
     ],
 )
 def test_mistakes_end_in_one_line(workplace: Path, arguments: list[str], expected: str) -> None:

@@ -101,6 +101,8 @@ def _milestone(options: argparse.Namespace) -> None:
 def _sample(options: argparse.Namespace) -> None:
     from dip.launch.jobs import SamplingJob
 
+    if options.join and (options.launcher == "slurm" or options.processes > 1):
+        raise ValueError("--join helps from this process alone; leave --launcher and --processes out")
     spec, folder, job = planned(options, SamplingSpec)
     settings = {"batch_size": options.batch_size, "shard_size": options.shard_size, "speed": _speed(options)}
     sampling = SamplingJob.of(options.run, folder, spec, **settings)
@@ -162,6 +164,8 @@ def _evaluate_files(options: argparse.Namespace) -> None:
 
     if options.samples is None or options.reference is None:
         raise ValueError("give a run, or --samples and --reference")
+    if options.launcher == "slurm":
+        raise ValueError("--launcher slurm is for a run of params.yaml; samples that belong to none are measured here")
     output, metrics = evaluate_files(
         options.samples,
         options.reference,

@@ -57,7 +57,10 @@ def launch(job: Job, launcher: Launcher | None = None) -> None:
     launcher = launcher or Launcher()
     settings = load_settings(launcher.jobs, job.stage) if launcher.kind == "slurm" else None
     if settings is not None:
-        job.check_processes(settings.num_tasks, f"{launcher.jobs}: {job.stage}.nodes x {job.stage}.tasks_per_node")
+        key = f"{launcher.jobs}: {job.stage}.nodes x {job.stage}.tasks_per_node"
+        job.check_processes(settings.num_tasks, key)
+        if launcher.processes not in (1, settings.num_tasks):
+            raise ValueError(f"--processes is {launcher.processes}, and {key} is {settings.num_tasks}: a job has those")
     else:
         job.check_processes(launcher.processes, "--processes")
     if launcher.kind == "local" and launcher.processes == 1:

@@ -66,7 +66,10 @@ def sample_run(
     sampler.settle(min(batch_size, spec.num_samples), spec.dataset.image_size)
     work = Work.of(spec, weights, target, batch_size, shard_size, device, sampler.speed)
     if join and not work.shards.folder.exists():
-        raise ValueError(f"{work.shards.folder}: no such folder, so there is no sampling to join; call without --join")
+        raise ValueError(
+            f"{work.shards.folder}: no such folder, so there is no sampling to join, at least none of this batch size, "
+            "shard size, speed and kind of device; call without --join, or with the options of the call that began"
+        )
     first = place.rank == 0 and not join
     if not first and target.samples.exists():
         return  # this process came so late that the others have done it all

@@ -207,6 +207,7 @@ def test_name_of_the_reference_is_that_of_the_file(monkeypatch):
         ([], "give a run, or --samples and --reference"),
         (["--samples", "samples.npz"], "give a run, or --samples and --reference"),
         (["dip", "--num-samples", "3"], "--num-samples is for samples that belong to no run"),
+        (["--samples", "samples.npz", "--reference", "reference.npz", "--launcher", "slurm"], "slurm is for a run"),
         (["--samples", "absent.npz", "--reference", "reference.npz"], "no such file: absent.npz"),
         (["--samples", "", "--reference", "reference.npz"], "--samples '.': has no name to call the metrics by"),
         (["--samples", "samples.npz", "--reference", "reference.npz"], "expected 50000 samples, found 30"),

@@ -216,6 +216,14 @@ def test_batch_that_does_not_divide_is_refused_first(job: TrainingJob) -> None:
     assert not job.work.exists()
 
 
+def test_number_of_processes_that_a_job_does_not_have_is_refused(job: TrainingJob) -> None:
+    """Wrong: `--launcher slurm --processes 4` would train in one process for days."""
+    Path("jobs.yaml").write_text("all: {timeout_min: 9, tasks_per_node: 2}")
+    with pytest.raises(ValueError, match=r"^--processes is 4, and jobs\.yaml: train\.nodes x .*_per_node is 2: a job"):
+        launch(job, Launcher("slurm", processes=4, jobs=Path("jobs.yaml")))
+    assert not job.work.exists()
+
+
 def test_one_of_several_processes_does_not_launch(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong: the first would hold the folder and wait for the others, which would wait for the folder."""
     monkeypatch.setattr(loop, "train", never)
