@@ -25,7 +25,7 @@ from dip.progress import duration, seconds_left
 from dip.schema import Params, Run, TrainingSpec
 
 _STAGES = ("train", "sample", "latency", "evaluate")
-_LIVE = ("queued", "requeued", "running")
+_LIVE = ("queued", "requeued", "running", "unknown")
 _END_SECONDS = 60  # for a process to save its state
 
 
@@ -62,6 +62,7 @@ class RunState:
 
     @property
     def live(self) -> bool:
+        """Whether it goes on, as far as can be known."""
         return self.state in _LIVE
 
 
@@ -182,7 +183,7 @@ def _state(folder: WorkFolder, task: dict[str, Any], jobs: list[slurm.Seen] | st
     recorded = folder.read("job") or {}
     if isinstance(jobs, str):
         if recorded and recorded.get("state") not in slurm.OVER:
-            return replace(state, state="unknown", job_id=recorded["job_id"], note=jobs)
+            return replace(state, state="unknown", job_id=recorded["job_id"], note=_notes(jobs, state.note))
     elif seen := next((seen for seen in jobs if seen.name == slurm.job_name(folder.path) and not seen.over), None):
         return _with_job(state, seen, folder, progress)
     if worker := folder.worker():
@@ -209,7 +210,7 @@ def _state(folder: WorkFolder, task: dict[str, Any], jobs: list[slurm.Seen] | st
 def _with_job(state: RunState, seen: slurm.Seen, folder: WorkFolder, progress: dict[str, Any]) -> RunState:
     if seen.state == "PENDING":
         put_back = slurm.has_started(folder.path, seen.job_id)
-        why = "; ".join(filter(None, (seen.reason, state.note)))
+        why = _notes(seen.reason, state.note)
         return replace(state, state="requeued" if put_back else "queued", job_id=seen.job_id, note=why)
     note = None if seen.state == "RUNNING" else seen.state.lower()
     return replace(
@@ -221,6 +222,10 @@ def _with_job(state: RunState, seen: slurm.Seen, folder: WorkFolder, progress: d
         rate=progress.get("rate"),
         seconds_left=seconds_left(progress),
     )
+
+
+def _notes(*notes: str | None) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def _made(folder: WorkFolder, stage: str) -> bool:

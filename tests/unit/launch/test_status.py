@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -220,6 +221,11 @@ def test_work_with_earlier_parameters_shows_while_it_lives(
     assert "with other parameters than those of params.yaml now" in status(new)
     assert fake_slurm.told("cancelled") == []
     assert "cancelled SLURM job 7" in cancel(new, "dip")[0]
+    folder.note("job", {"job_id": "7"})
+    fake_slurm.queue("error: Unable to contact slurm controller")
+    (found,) = (row for row in run_states(new) if row.outdated)
+    assert found.state == "unknown"
+    assert re.fullmatch(r"SLURM does not answer .*; with other parameters than those of params.yaml now", found.note)
 
 
 def test_work_of_a_run_that_was_removed_shows_while_it_lives(
