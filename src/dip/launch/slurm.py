@@ -33,6 +33,7 @@ _LAST_LINES = 30
 _SHOWN_TASKS = 3
 LOST = ("BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "TIMEOUT")  # how a job ends that did nothing wrong
 OVER = (*LOST, "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "REVOKED")
+_WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")  # the last two until somebody releases the job
 # What sbatch says when it refuses a job, and the keys to look at.
 _REFUSALS = {
     "accounting/qos policy": ("qos", "account", "nodes", "gpus_per_node", "timeout_min"),
@@ -84,6 +85,10 @@ class Seen:
     @property
     def over(self) -> bool:
         return self.state in OVER
+
+    @property
+    def waits(self) -> bool:
+        return self.state in _WAITING
 
 
 def job_name(work: Path) -> str:
@@ -247,7 +252,7 @@ def follow(job: Job, job_id: str, settings: JobSettings, source: Path) -> str:
         if seen.state == "PENDING" and (keys := _NEVER.get(seen.reason)):
             cancel(job_id)
             raise ValueError(f"SLURM would never start the job: {seen.reason}. {_advice(job, source, keys)}")
-        text = f"{seen.state.lower()} ({seen.reason if seen.state == 'PENDING' else seen.nodes})"
+        text = f"{seen.state.lower()} ({seen.reason if seen.waits else seen.nodes})"
         if text != told:
             _log.info("SLURM job %s of %s: %s", job_id, job.run, text)
             told = text

@@ -208,7 +208,7 @@ def _state(folder: WorkFolder, task: dict[str, Any], jobs: list[slurm.Seen] | st
 
 
 def _with_job(state: RunState, seen: slurm.Seen, folder: WorkFolder, progress: dict[str, Any]) -> RunState:
-    if seen.state == "PENDING":
+    if seen.waits:
         put_back = slurm.has_started(folder.path, seen.job_id)
         why = _notes(seen.reason, state.note)
         return replace(state, state="requeued" if put_back else "queued", job_id=seen.job_id, note=why)

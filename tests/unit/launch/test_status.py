@@ -101,6 +101,9 @@ def test_job_in_the_queue_running_and_put_back(read: Params, folder: WorkFolder,
     fake_slurm.queue(f"7|{name}|PENDING|BeginTime|")
     assert (found := state(read))["state"] == "requeued"
     assert (found["seconds_left"], found["note"]) == (None, "BeginTime")
+    fake_slurm.queue(f"7|{name}|SPECIAL_EXIT|job requeued in held state|")
+    assert (found := state(read))["state"] == "requeued"
+    assert (found["seconds_left"], found["note"]) == (None, "job requeued in held state")
 
 
 def test_job_that_nobody_recorded_is_found(read: Params, folder: WorkFolder, fake_slurm: FakeSlurm) -> None:
