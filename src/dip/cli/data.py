@@ -20,8 +20,8 @@ def add_commands(add: Add) -> None:
     add("photograph", _photograph, photograph, "name").set_defaults(light=True)
     prepare = add("prepare", _prepare, "write the images and labels of a dataset to data/<dataset>", "dataset")
     verify = add("verify", _verify, "check a prepared dataset against its checksums and params.yaml", "dataset")
-    for command in (prepare, verify):
-        command.add_argument("--workers", type=count, default=len(os.sched_getaffinity(0)), help="processes")
+    for command, what in ((prepare, "processes"), (verify, "files at a time")):
+        command.add_argument("--workers", type=count, default=len(os.sched_getaffinity(0)), help=what)
     add("features", _features, "train the feature network of an evaluator", "evaluation")
     add("reference", _reference, "write the images and statistics that samples are compared with", "evaluation")
     fetch = add("fetch", _fetch, "download the pretrained weights that runs need, before any job (needs internet)")
