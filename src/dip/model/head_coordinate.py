@@ -110,7 +110,7 @@ class CoordinateHead(PatchDetailerHead):
         """See `PatchDetailerHead.forward`."""
         context = rearrange(F.silu(tokens + t_emb[:, None]), "b n d -> (b n) d")
         colours = rearrange(patches, "b n (c p) -> (b n) p c", c=CHANNELS)
-        positions = self.positions.expand(len(colours), -1, -1).to(colours.dtype)  # (B N, P^2, F^2)
+        positions = self.positions.expand(colours.shape[0], -1, -1).to(colours.dtype)  # (B N, P^2, F^2)
         x = self.embed(torch.cat([colours, positions], dim=-1))  # (B N, P^2, w)
         for block in self.blocks:
             x = block(x, context)

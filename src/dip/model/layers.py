@@ -170,7 +170,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] <= 64:
         weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)  # (B, h, N, N)
         return weights.to(v.dtype) @ v
-    if len(q) > _MOST_SEQUENCES:  # FlashAttention fails; an attention head has a sequence for each patch of a batch
+    if q.shape[0] > _MOST_SEQUENCES:  # FlashAttention fails; an attention head has a sequence for each patch of a batch
         parts = zip(*(tensor.split(_MOST_SEQUENCES) for tensor in (q, k, v)), strict=True)
         return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
     return F.scaled_dot_product_attention(q, k, v)

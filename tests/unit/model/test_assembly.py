@@ -250,6 +250,18 @@ def test_impossible_settings_are_named(small, overrides: dict, message: str) -> 
         build(small(**overrides))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["none", *HEADS])
+def test_exported_model_takes_batches_of_any_size(small, head: str) -> None:
+    """Wrong: a model given to another program would take batches of the size it was exported with, and no other."""
+    model = randomize(build(small(head)))
+    x_t, t, y = batch()
+    example = x_t.repeat(2, 1, 1, 1), t.repeat(2), y.repeat(2)  # 3 images would look like 3 channels
+    size = {0: torch.export.Dim("batch", min=1, max=64)}
+    exported = torch.export.export(model, example, dynamic_shapes=(size, size, size), strict=False)
+    torch.testing.assert_close(exported.module()(x_t, t, y), model(x_t, t, y), rtol=1e-5, atol=1e-5)
+
+
 def test_wrong_inputs_are_named(small) -> None:
     """Wrong: broadcasting would turn a wrong batch into a wrong result."""
     model = build(small())
