@@ -18,7 +18,8 @@ class EMA:
     10: no average lags by more than that tenth.
 
     Args:
-        model: The model whose floating-point parameters and buffers are followed.
+        model: The model whose floating-point parameters and buffers are averaged; others, such as indices, are taken
+            as they are.
         decay: In [0, 1); the paper has 0.9999.
         others: Further decays to follow, each by shadow weights of its own: the size of the model once more.
 
@@ -43,11 +44,14 @@ class EMA:
             step: Steps that it has made, of which it depends what further decays do.
         """
         current = model.state_dict()
-        weights = [current[name] for name in self.shadow]
+        averaged = [name for name, value in current.items() if value.is_floating_point()]
+        weights = [current[name] for name in averaged]
         for decay, shadow in self.shadows.items():
             period = 1 if shadow is self.shadow else period_of(decay)
             if step % period == 0:
-                torch._foreach_lerp_(list(shadow.values()), weights, 1 - decay**period)
+                torch._foreach_lerp_([shadow[name] for name in averaged], weights, 1 - decay**period)
+                for name in current.keys() - averaged:
+                    shadow[name].copy_(current[name])
 
     def load(self, shadows: Mapping[float, Mapping[str, Tensor]]) -> None:
         """Take over saved shadow weights of the same decays, names and shapes."""

@@ -38,6 +38,21 @@ def test_average_is_a_copy() -> None:
     assert (saved["weight"] == 7).all()
 
 
+def test_values_that_cannot_be_averaged_are_those_of_the_model() -> None:
+    """Wrong: a head with a table of indices could not be trained, or would be saved with other indices."""
+    model = nn.Linear(2, 2)
+    model.register_buffer("order", torch.tensor([0, 1]))
+    ema = EMA(model, 0.5, (0.25,))
+    start = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight.add_(1)
+        model.order.copy_(torch.tensor([1, 0]))
+    ema.update(model, 1)
+    for decay, shadow in ema.shadows.items():
+        assert shadow["order"].tolist() == [1, 0] and shadow["order"].dtype == torch.int64
+        torch.testing.assert_close(shadow["weight"], start + 1 - decay)
+
+
 def test_every_decay_has_an_average_of_its_own() -> None:
     """Wrong: a sweep of decays would show one average several times, or its points would depend on each other."""
     model = nn.Linear(2, 2)
@@ -60,12 +75,13 @@ def test_further_decays_take_a_tenth_of_their_memory_at_a_time() -> None:
     model, every = nn.Linear(1, 1, bias=False), 5
     ema, alone = EMA(model, 0.5, (0.98,)), EMA(model, 0.98)
     for step in range(1, 51):
-        before = ema.shadows[0.98]["weight"].clone()
+        before, last = ema.shadows[0.98]["weight"].clone(), alone.shadow["weight"].clone()
         with torch.no_grad():
             model.weight.fill_(step)
         ema.update(model, step)
         alone.update(model, step)
         moved = ema.shadows[0.98]["weight"] != before
         assert moved.item() == (step % every == 0)
+        assert alone.shadow["weight"] != last, "the one that is published moves in every step"
     behind = alone.shadow["weight"] - ema.shadows[0.98]["weight"]
     assert behind.abs() < every, "as far apart as the weights of one period"
