@@ -59,15 +59,19 @@ def draw_images(
     Args:
         sampler: Model, solver and guidance.
         spec: Size of the images and seed.
-        labels: Shape (B,).
+        labels: Shape (B,); `num_classes` stands for "no class".
         counters: Which noise each image starts from; the same counters, the same noise.
 
     Returns:
         uint8, shape (B, H, W, 3).
 
     Raises:
-        ValueError: An image has NaN or infinity.
+        ValueError: There is no such label, or an image has NaN or infinity.
     """
+    num_classes = spec.dataset.num_classes
+    unknown = labels[(labels < 0) | (labels > num_classes)]
+    if len(unknown):  # on a GPU an embedding's error would break all later work of the process
+        raise ValueError(f'there is no label {unknown[0]}; labels are 0 to {num_classes}, the last for "no class"')
     side = spec.dataset.image_size
     # Noise comes from the CPU, so that every device starts from the same.
     x_0 = noise(spec.sampling.seed, Stream.SAMPLING_NOISE, counters, (3, side, side), torch.device("cpu"))

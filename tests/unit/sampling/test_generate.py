@@ -14,6 +14,7 @@ from PIL import Image
 
 from dip.model import build_model
 from dip.paths import RunFolder, Store
+from dip.random import Stream, noise
 from dip.sampling import workers
 from dip.sampling.draw import draw_images, load_sampler, sample_labels
 from dip.sampling.fast import FastSampler
@@ -255,6 +256,32 @@ def test_seed_changes_the_noise(weights: Path, run: Run) -> None:
         chosen = spec(run, 4).model_copy(update={"sampling": run.sampling.model_copy(update={"seed": seed})})
         found.append(draw_images(sampler, chosen, labels, [(i,) for i in range(4)]))
     assert all((one != other).any() for one, other in zip(*found, strict=True))
+
+
+def test_noise_of_a_sample_is_that_of_the_seed_and_its_counters(run: Run) -> None:
+    """Wrong: another version would draw other samples from the same weights and seed."""
+    seen: list[torch.Tensor] = []
+
+    class Seeing:
+        device = torch.device("cpu")
+
+        def __call__(self, x_0: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            seen.append(x_0)
+            return x_0
+
+    chosen = spec(run, 2).model_copy(update={"sampling": run.sampling.model_copy(update={"seed": 3})})
+    draw_images(Seeing(), chosen, np.array([1, 2]), [(4, 0), (4, 1)])
+    expected = noise(3, Stream.SAMPLING_NOISE, [(4, 0), (4, 1)], (3, 8, 8), torch.device("cpu"))
+    assert torch.equal(seen[0], expected)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_no_class_has_are_named(weights: Path, run: Run, label: int) -> None:
+    """Wrong: "index out of range in self", and on a GPU an error that only a new process gets rid of."""
+    sampler = load_sampler(spec(run, 2), weights, torch.device("cpu"))
+    draw_images(sampler, spec(run, 2), np.array([0, 2]), [(0,), (1,)])  # 2 is "no class"
+    with pytest.raises(ValueError, match=f"there is no label {label}; labels are 0 to 2, the last"):
+        draw_images(sampler, spec(run, 2), np.array([0, label]), [(0,), (1,)])
 
 
 def test_more_samples_begin_with_the_same_noise(weights: Path, run: Run) -> None:
