@@ -8,6 +8,8 @@ import torch
 from scipy import stats
 
 from dip.diffusion.objective import draw, velocity_loss
+from dip.diffusion.timesteps import timesteps
+from dip.random import Stream, noise, uniform
 from dip.schema import Training
 
 TRAINING = Training(epochs=1, batch_size=8, learning_rate=1.0, label_dropout=0.1)
@@ -30,6 +32,22 @@ def test_draw_depends_on_seed_step_and_place_alone() -> None:
         draw(x_1, y, TRAINING.model_copy(update={"seed": 1}), step=5, null_class=7)[0],
     ):
         assert not torch.equal(path.t, other.t) and not torch.equal(path.v, other.v)
+
+
+def test_draws_are_those_of_seed_step_and_place() -> None:
+    """Wrong: another version, or the second process of a training, would draw other numbers than the first did."""
+    training = TRAINING.model_copy(update={"seed": 3, "label_dropout": 0.5})
+    x_1, y = images(8)
+    path, labels = draw(x_1, y, training, step=5, null_class=7, first=16)
+    places = np.arange(16, 24)
+    t = timesteps(training.timesteps, torch.from_numpy(uniform(3, Stream.TIME, 5, places))).float()
+    assert torch.equal(path.t, t)
+    x_0 = noise(3, Stream.TRAINING_NOISE, [(5, int(place)) for place in places], (3, 4, 4), torch.device("cpu"))
+    assert torch.equal(path.v, x_1 - x_0)
+    dropped = uniform(3, Stream.LABEL_DROPOUT, 5, places) < 0.5
+    assert labels.tolist() == np.where(dropped, 7, y).tolist() and set(dropped.tolist()) == {True, False}
+    (whole, _), (first, _) = (draw(x_1, y, training, step=5, null_class=7, **place) for place in ({}, {"first": 0}))
+    assert torch.equal(whole.t, first.t), "a batch begins with its first image"
 
 
 def test_noise_is_normal_and_differs_between_images() -> None:

@@ -36,6 +36,15 @@ def test_distribution_is_the_one_of_its_name(distribution, cdf) -> None:
     assert stats.kstest(t, cdf).pvalue > 0.01
 
 
+@pytest.mark.parametrize(
+    "distribution", [LogitNormal(name="logit_normal"), Uniform(name="uniform"), TimeShift(name="time_shift", shift=3.0)]
+)
+def test_time_grows_with_the_uniform_number(distribution) -> None:
+    """Wrong: it would not be the inverse of the distribution function, and every training would see other times."""
+    t = timesteps(distribution, torch.linspace(0.01, 0.99, 99, dtype=torch.float64))
+    assert (t.diff() > 0).all()
+
+
 def test_time_shift_goes_towards_noise() -> None:
     """Wrong: high resolutions would be trained near the data instead of near the noise (t = 0)."""
     assert timesteps(TimeShift(name="time_shift", shift=4.0), U).mean() < 0.4
