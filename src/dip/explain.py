@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dip.params import nearest
+from dip.nearest import nearest
 from dip.pipeline import Job, Pipeline
 from dip.pipeline.sources import check_weights
 from dip.provenance import Checksums, Provenance, differences, leaves, read

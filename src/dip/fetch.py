@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dip.params import nearest
+from dip.nearest import nearest
 from dip.paths import given_path
 from dip.schema import Alignment, InceptionExtractor, Params
 

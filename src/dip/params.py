@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dip.checks import Keys, Mistake, run_mistakes, section_mistakes
+from dip.nearest import nearest
 from dip.params_tree import Branch, merge, origin, plain, tree_of
 from dip.report_checks import report_mistakes
 from dip.schema import Checkpoint, Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
@@ -380,14 +381,3 @@ def known(params: Params, section: str, name: str) -> str:
     if name not in entries:
         raise ParamsError(f"params.yaml: {section}.{name}: there is no such {_NOUNS[section]}{nearest(name, entries)}")
     return name
-
-
-def nearest(name: Any, names: Any) -> str:
-    """A hint for a mistyped name: the nearest one, or the first few that there are."""
-    import difflib
-
-    names = list(names)
-    if near := difflib.get_close_matches(str(name), names, n=1):
-        return f"; did you mean '{near[0]}'?"
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"; there are {', '.join(names[:10]) or 'none'}{more}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dip.checks import Keys, Mistake, interval_mistakes, photograph_mistakes
 from dip.data.synsets import same_class
+from dip.nearest import nearest
 from dip.paths import REPORT
 from dip.reporting.published import PAPER_TABLES
 from dip.schema import Comparison, Gallery, Manifold, Overfit, Params, Photographs, Table
@@ -34,9 +35,10 @@ def report_mistakes(params: Params) -> Iterator[Mistake]:
 
 
 def _entry_mistakes(where: Keys, study: str, runs: tuple[str, ...], params: Params) -> Iterator[Mistake]:
+    of_study = [name for name, run in params.runs.items() if run.study == study]
     for run in runs:
         if run not in params.runs:
-            yield where, f"there is no run '{run}'"
+            yield where, f"there is no run '{run}'{nearest(run, of_study)}"
         elif params.runs[run].study != study:
             yield where, f"run '{run}' belongs to study '{params.runs[run].study}'"
 

@@ -98,7 +98,7 @@ def test_impossible_run_names_the_key(
         ),
         ({"tables.report": {}}, "tables.report", "Snakemake's report of a study has this name"),
         ({"figures.report": {}}, "figures.report", "Snakemake's report of a study has this name"),
-        ({"tables.table2.demo.sections.All": ["dipp"]}, "tables.table2.demo", "there is no run 'dipp'"),
+        ({"tables.table2.demo.sections.All": ["dipp"]}, "tables.table2.demo", "'dipp'; did you mean 'dip'?"),
         ({"tables.table2.demo.sections.All": ["dip", "dip"]}, "tables.table2.demo", "'dip' stands in it twice"),
         (
             {"figures.figure10.demo.panels": [{"title": "a", "x": "patch_size", "y": "fid", "series": {"s": ["no"]}}]},

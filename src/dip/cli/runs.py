@@ -23,9 +23,9 @@ def add_commands(add: Add) -> None:
     train.add_argument("--processes", type=count, default=1, help="processes of this machine, one per GPU")
     train.add_argument("--save-seconds", type=seconds, default=600, help="seconds between two checkpoints")
     for option, what in (
-        ("--save-steps", "also save after every N steps; 0: not"),
-        ("--micro-batch", "images at a time on a device; 0: all"),
-        ("--sample-every", "steps between sample grids; 0: none"),
+        ("--save-steps", "also save after every N steps; 0, the default: not"),
+        ("--micro-batch", "images at a time on a device; 0, the default: all"),
+        ("--sample-every", "steps between sample grids; 0, the default: none"),
     ):
         train.add_argument(option, type=count_or_0, default=0, metavar="N", help=what)
     saving = "spend time to save memory"

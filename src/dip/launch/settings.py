@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from dip.params import nearest
+from dip.nearest import nearest
 from dip.schema.base import Count, CountOr0, Positive, Schema, Text
 from dip.strict_yaml import read_yaml
 

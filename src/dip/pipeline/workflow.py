@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dip.params import known, nearest
+from dip.nearest import nearest
+from dip.params import known
 from dip.paths import DATA, PAPER, RESULTS, RunFolder, study_folder, study_prefix
 from dip.pipeline.job import Job
 from dip.pipeline.jobs import RULES_OF_REPORTS, RULES_OF_RUNS, Pipeline

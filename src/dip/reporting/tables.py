@@ -53,7 +53,8 @@ def build_table(layout: str, rows: Sequence[MeasuredRow], *, published: bool = T
         for row in rows:
             if row.latency is None:
                 raise ValueError(
-                    f"run '{row.run}' has no latency.json and its table has a latency column; measure it first"
+                    f"run '{row.run}' has no latency.json and its table has a latency column; measure it: "
+                    f"`dip latency {row.run}`"
                 )
     cells = [[COLUMNS[column].published(row) for column in columns] for row in printed]
     cells += [[COLUMNS[column].measured(row) for column in columns] for row in _by_section(rows)]
