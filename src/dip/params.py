@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dip.checks import Keys, Mistake, run_mistakes, section_mistakes
 from dip.nearest import nearest
+from dip.params_messages import message_of
 from dip.params_tree import Branch, merge, origin, plain, tree_of
 from dip.report_checks import report_mistakes
 from dip.schema import Checkpoint, Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
-from dip.schema.base import NAME_EXPECTED, NAME_PATTERN
 from dip.schema.keys import keys_at
 from dip.strict_yaml import read_yaml
 
@@ -306,10 +306,11 @@ class _Reader:
                 if detail["type"] == "too_short" and any(place == d["loc"][: len(place)] != d["loc"] for d in details):
                     continue
                 missing = detail["type"] == "missing"
-                what = _message(detail)
+                where, what = origin(tree, place, missing=missing, tagged=True), message_of(detail)
                 if detail["type"] == "extra_forbidden":
-                    what += nearest(place[-1], keys_at(_adapter(schema), place[:-1]))
-                self.mistakes.append((origin(tree, place, missing=missing, tagged=True), what))
+                    base = ["base"] if _may_inherit(where[:-1]) else []
+                    what += nearest(place[-1], [*base, *keys_at(_adapter(schema), place[:-1])])
+                self.mistakes.append((where, what))
         return None
 
 
@@ -328,6 +329,13 @@ def _base(section: str, tree: Branch) -> tuple[Any, Keys]:
     return None, tree.place
 
 
+def _may_inherit(keys: Keys) -> bool:
+    """Whether a mapping of the file may have `base:`: an entry of a section, or a preset of a run."""
+    if keys[0] == "runs" and len(keys) == 3:
+        return keys[2] in _PRESETS
+    return keys[0] not in ("tables", "figures") and len(keys) == 2
+
+
 def _values(content: Any) -> Iterator[Any]:
     if isinstance(content, dict):
         for value in content.values():
@@ -339,31 +347,6 @@ def _values(content: Any) -> Iterator[Any]:
 @functools.cache
 def _adapter(schema: Any) -> TypeAdapter[Any]:
     return TypeAdapter(schema)
-
-
-_MESSAGES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "extra_forbidden": lambda d: "unknown key",
-    "missing": lambda d: "missing",
-    "union_tag_not_found": lambda d: f"missing {d['ctx']['discriminator']}",
-    "union_tag_invalid": lambda d: f"expected one of {d['ctx']['expected_tags']}, not '{d['ctx']['tag']}'",
-    "too_short": lambda d: f"expected at least {d['ctx']['min_length']} of them, not {d['ctx']['actual_length']}",
-    "too_long": lambda d: f"expected at most {d['ctx']['max_length']} of them, not {d['ctx']['actual_length']}",
-}
-# What stands in YAML for JSON's arrays and objects.
-_EXPECTED = {"list_type": "a list", "tuple_type": "a list", "dict_type": "a mapping", "model_type": "a mapping",
-             "model_attributes_type": "a mapping"}  # fmt: skip
-
-
-def _message(detail: Any) -> str:
-    if detail.get("ctx", {}).get("pattern") == NAME_PATTERN:
-        return f"{NAME_EXPECTED}, not '{str(detail['input'])[:60]}'"
-    if detail["type"] in _MESSAGES:
-        return _MESSAGES[detail["type"]](detail)
-    kind, value = detail["type"], json.dumps(detail["input"], default=str)[:60]
-    if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, not {value}"
-    quote = "; quote it if it is text" if kind == "string_type" and isinstance(detail["input"], int | float) else ""
-    return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {value}{quote}"
 
 
 def known(params: Params, section: str, name: str) -> str:
