@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dip.data.packaged import NAMES
+from dip.nearest import nearest
 from dip.paths import (
     FEATURES,
     PAPER,
@@ -129,15 +130,12 @@ def _model_mistakes(model: Model) -> Iterator[Mistake]:
 def section_mistakes(params: Params) -> Iterator[Mistake]:
     """What is wrong between runs, datasets and evaluators."""
     if params.study not in params.studies:
-        yield ("study",), f"there is no study '{params.study}'; there are {', '.join(params.studies)}"
+        yield ("study",), f"there is no study '{params.study}'{nearest(params.study, params.studies)}"
     if RUNS in params.studies:
         yield ("studies", RUNS), f"{study_folder(RUNS)} holds the runs of '{PAPER}'; give the study another name"
     for run in params.runs.values():
         if run.study not in params.studies:
-            yield (
-                ("runs", run.name, "study"),
-                f"there is no study '{run.study}'; there are {', '.join(params.studies)}",
-            )
+            yield ("runs", run.name, "study"), f"there is no study '{run.study}'{nearest(run.study, params.studies)}"
         yield from _checkpoint_mistakes(run, params)
         yield from _init_mistakes(run, params)
     for name, dataset in params.datasets.items():
@@ -251,6 +249,6 @@ def _evaluation_mistakes(name: str, params: Params) -> Iterator[Mistake]:
 def photograph_mistakes(where: Keys, photographs: tuple[str, ...]) -> Iterator[Mistake]:
     for photograph in photographs:
         if photograph not in NAMES:
-            yield where, f"there is no photograph '{photograph}'; there are {', '.join(NAMES)}"
+            yield where, f"there is no photograph '{photograph}'{nearest(photograph, NAMES)}"
         if photographs.count(photograph) > 1:
             yield where, f"'{photograph}' stands in it twice; each is a class of its own"

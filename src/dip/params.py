@@ -194,8 +194,8 @@ class _Reader:
                 self.mistakes.append(((section, name), "expected a mapping of studies to entries"))
                 continue
             if unknown := [study for study in by_study if study not in self.tree["studies"]]:
-                there_are = f"there are {', '.join(self.tree['studies'])}"
-                self.mistakes.append(((section, name, unknown[0]), f"there is no study '{unknown[0]}'; {there_are}"))
+                hint = nearest(unknown[0], self.tree["studies"])
+                self.mistakes.append(((section, name, unknown[0]), f"there is no study '{unknown[0]}'{hint}"))
                 continue
             for study, tree in by_study.items():
                 if (entry := self._valid(schema, plain(tree), tree)) is not None:

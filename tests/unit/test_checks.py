@@ -85,7 +85,7 @@ def test_impossible_run_names_the_key(
 @pytest.mark.parametrize(
     ("edits", "where", "what"),
     [
-        ({"study": "demmo"}, "study", "there is no study 'demmo'; there are demo, paper"),
+        ({"study": "demmo"}, "study", "there is no study 'demmo'; did you mean 'demo'?"),
         (
             {"datasets.photos.photographs": ["coffee", "coins", "coffee"]},
             "datasets.photos.photographs",
@@ -171,7 +171,7 @@ def test_impossible_run_names_the_key(
         (
             {"datasets.photos.photographs": ["coins", "chelsae"]},
             "datasets.photos.photographs",
-            "there is no photograph 'chelsae'; there are astronaut, brick",
+            "there is no photograph 'chelsae'; did you mean 'chelsea'?",
         ),
         (
             {"evaluation.photos": EVALUATION | {"reference": {"kind": "dataset", "dataset": "photos"}}},

@@ -342,7 +342,7 @@ def test_where_weights_and_references_lie_changes_no_parameter(
 def test_study_in_place_of_that_of_the_file(load: Load, content: Content) -> None:
     """Wrong: `snakemake --config study=paper` would build the file's study, or accept a mistyped one."""
     assert load(content, "paper").study == "paper"
-    assert mistakes(load, content, "papr") == ["study: there is no study 'papr'; there are demo, paper"]
+    assert mistakes(load, content, "papr") == ["study: there is no study 'papr'; did you mean 'paper'?"]
 
 
 def test_steps_drop_the_incomplete_batch(load: Load, content: Content) -> None:
