@@ -21,12 +21,17 @@ def add_commands(add: Add) -> None:
     prepare = add("prepare", _prepare, "write the images and labels of a dataset to data/<dataset>", "dataset")
     verify = add("verify", _verify, "check a prepared dataset against its checksums and params.yaml", "dataset")
     for command, what in ((prepare, "processes"), (verify, "files at a time")):
-        command.add_argument("--workers", type=count, default=len(os.sched_getaffinity(0)), help=what)
+        command.add_argument("--workers", type=count, default=_own_cores(), help=what)
     add("features", _features, "train the feature network of an evaluator", "evaluation")
     add("reference", _reference, "write the images and statistics that samples are compared with", "evaluation")
     fetch = add("fetch", _fetch, "download the pretrained weights that runs need, before any job (needs internet)")
     fetch.add_argument("what", nargs="*", help="alignment (DINOv2), inception; both if not given")
     fetch.add_argument("--study", help="serve the runs of paper, small or demo; all runs if not given")
+
+
+def _own_cores() -> int:
+    """Cores that this process may use; all where the system does not tell (macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _photograph(options: argparse.Namespace) -> None:

@@ -13,8 +13,9 @@ _PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that comes when the parent dies
 
 
 def _end_with(parent: int) -> None:
-    """Have this process killed when its parent dies, for whose store it would else wait for 15 minutes."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Have Linux kill this process when its parent dies, for whose store it would else wait for 15 minutes."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has died already
         sys.exit(1)
 
