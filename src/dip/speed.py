@@ -1,25 +1,26 @@
 """How fast a model computes, by name; the results are the same to rounding.
 
 - plain: layers as the field writes them.
-- fast: arithmetic that is not needed is left out (`dip.model.convolution`); sampling does more (`dip.sampling.fast`).
-- compiled: fast, with blocks and heads by torch.compile, and on a GPU q and k by a kernel of our own
+- fast: arithmetic that is not needed is left out (`dip.model.convolution`), and on a CPU in 16 bits norms and attention
+  work in place (`dip.model.in_place`); sampling does more (`dip.sampling.fast`).
+- compiled: that arithmetic, blocks and heads by torch.compile, and on a GPU q and k by a kernel of our own
   (`dip.model.attention_kernels`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from dip.model import DiP
 from dip.model.backbone import DiTBlock
 from dip.model.convolution import set_plain
-from dip.model.layers import RMSNorm
+from dip.model.in_place import attention, rms_norm
+from dip.model.layers import Attention, RMSNorm
 
 SPEEDS = ("plain", "fast", "compiled")
 
@@ -50,7 +51,7 @@ def set_speed(model: DiP, speed: str | None) -> str:
     needs_triton = speed == "compiled" and on_gpu
     if needs_triton and find_spec("triton") is None:
         raise ValueError("the speed 'compiled' needs Triton on a GPU, and it is not installed; take 'fast'")
-    set_kernel(model, import_module("dip.model.attention_kernels").attention if needs_triton else None)
+    _set_kernels(model, triton=needs_triton, in_place=speed == "fast" and not on_gpu)
     for module in (*model.blocks, model.head, model.intermediate):  # blocks are alike: one compilation serves all
         if module is not None:
             module._compiled_call_impl = None
@@ -61,8 +62,15 @@ def set_speed(model: DiP, speed: str | None) -> str:
     return speed
 
 
-def set_kernel(model: DiP, kernel: Callable[..., Tensor] | None) -> None:
-    """What does norms, rotation and attention proper in the blocks, where they are in 16 bits; None: the layers."""
-    for block in cast("Iterable[DiTBlock]", model.blocks):
-        if isinstance(block.attn.q_norm, RMSNorm):
-            block.attn.kernel = kernel
+def _set_kernels(model: DiP, *, triton: bool, in_place: bool) -> None:
+    """What does norms, and attention with normalised q and k, where they are in 16 bits; else the layers as written."""
+    for module in model.modules():
+        if isinstance(module, RMSNorm):
+            module.kernel = rms_norm if in_place else None
+        elif isinstance(module, Attention) and isinstance(module.q_norm, RMSNorm):
+            module.kernel = attention if in_place else None
+    if triton:
+        kernel = import_module("dip.model.attention_kernels").attention
+        for block in cast("Iterable[DiTBlock]", model.blocks):
+            if isinstance(block.attn.q_norm, RMSNorm):
+                block.attn.kernel = kernel

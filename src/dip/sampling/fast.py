@@ -22,10 +22,10 @@ from dip.diffusion.sampler import Velocity, guided, integrate, sample
 from dip.model import DiP
 from dip.model.assembly import Conditioning
 from dip.model.convolution import PatchConv
-from dip.model.layers import SwiGLU, attend_in_place
+from dip.model.layers import SwiGLU
 from dip.precision import autocast, compute_dtype
 from dip.sampling.packed import can_pack, pack
-from dip.speed import set_kernel, set_speed
+from dip.speed import set_speed
 
 if TYPE_CHECKING:
     from dip.schema import Sampling
@@ -59,8 +59,6 @@ class FastSampler:
             _hold_in(model, dtype)
             if self.device.type == "cpu" and can_pack(dtype):
                 pack(model)
-        if self.speed == "fast" and self.device.type == "cpu":
-            set_kernel(model, attend_in_place)
 
     @torch.inference_mode()
     def __call__(self, x_0: Tensor, y: Tensor, *, num_steps: int | None = None) -> Tensor:

@@ -15,7 +15,6 @@ from dip.model.layers import (
     SwiGLU,
     TimestepEmbedder,
     attend,
-    attend_in_place,
     modulate,
     rotary_angles,
     timestep_embedding,
@@ -167,22 +166,6 @@ def test_more_sequences_than_a_gpu_takes_are_attended_in_parts(monkeypatch: pyte
     monkeypatch.setattr("dip.model.layers._MOST_SEQUENCES", 3)
     torch.testing.assert_close(attend(q, k, v), expected)
     assert sizes == [3, 3, 1]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_in_place_is_attention(dtype: torch.dtype) -> None:
-    """Wrong: samples drawn on a CPU with bfloat16 would be of another model, or q and k would be changed for others."""
-    attention, rope, x = randomized(Attention(24, 2)).float(), RotaryEmbedding2D(3, 3, 12), torch.randn(32, 9, 24)
-    with torch.no_grad():
-        exact = attention(x, rope)
-        attention.to(dtype)
-        usual = attention(x.to(dtype), rope).float()
-        qkv = attention.qkv(x.to(dtype)).unflatten(-1, (3, 2, 12))
-        before = qkv.clone()
-        weights = attention.q_norm.weight, attention.k_norm.weight
-        ours = attention.proj(attend_in_place(qkv, *weights, *rope.tables(), attention.q_norm.eps)).float()
-    assert (ours - exact).norm() < 1.1 * (usual - exact).norm() + 1e-6 * exact.norm()
-    assert torch.equal(qkv, before)
 
 
 def test_swiglu_is_the_formula() -> None:
