@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,6 +62,24 @@ def test_a_killed_launcher_finds_its_job_again(cluster: Cluster, recorded: bool)
     assert result.returncode == 0, result.stdout
     assert f"following SLURM job {job}" in result.stdout
     assert cluster.jobs() == [job]
+
+
+def test_a_submission_that_arrived_although_sbatch_gave_up(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy scheduler answers too late; the job is in the queue, and must find there what it has to run."""
+    late = tmp_path / "bin" / "sbatch"
+    late.parent.mkdir()
+    late.write_text(
+        f'#!/bin/sh\n"{shutil.which("sbatch")}" "$@" >/dev/null\n'
+        "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2\nexit 1\n"
+    )
+    late.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{late.parent}{os.pathsep}{os.environ['PATH']}")
+    result = cluster.train()
+    assert result.returncode == 0, result.stdout
+    assert "Socket timed out on send/recv operation; trying again" in result.stdout
+    assert len(cluster.jobs()) == 1
 
 
 def test_two_launchers_of_one_run(cluster: Cluster) -> None:

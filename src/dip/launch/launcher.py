@@ -147,6 +147,7 @@ def _work_on_slurm(job: Job, folder: WorkFolder, settings: JobSettings, source: 
             job_id = found.job_id
             _log.info("following SLURM job %s: %s of %s", job_id, job.stage, job.run)
         folder.note("job", {"job_id": job_id})
+        slurm.hand_over(job, job_id, settings)
         try:
             state = slurm.follow(job, job_id, settings, source)
         except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import pickle
 import re
 import shlex
 import shutil
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dip.files import atomic_write
 from dip.launch.folder import WorkFolder
 from dip.launch.settings import JobSettings
 from dip.progress import describe
@@ -202,6 +204,23 @@ def submit(job: Job, settings: JobSettings, source: Path) -> str:
         # It may have arrived all the same.
         if (found := find(job.work, None)) is not None:
             return found.job_id
+
+
+def hand_over(job: Job, job_id: str, settings: JobSettings) -> None:
+    """See that what a job has to run lies where it looks for it for a minute, and then fails.
+
+    submitit puts it there when sbatch has told the job's number. Where sbatch gave up on a scheduler that took the job
+    all the same, or the launcher died before it was told, nobody has.
+    """
+    import submitit
+
+    path = submitit.core.utils.JobPaths(logs_of(job.work), job_id).submitted_pickle
+    if path.exists():
+        return
+    handed_over = submitit.core.utils.DelayedSubmission(job)
+    handed_over.set_timeout(settings.timeout_min, settings.max_timeouts)
+    with atomic_write(path, "wb") as file:
+        pickle.dump(handed_over, file)
 
 
 def _parameters(job: Job, settings: JobSettings) -> dict[str, Any]:

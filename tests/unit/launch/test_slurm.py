@@ -103,6 +103,19 @@ def test_scheduler_that_does_not_answer_is_tried_again(
         slurm.ask("--me", patient=False)
 
 
+def test_submission_that_arrived_unheard_finds_what_it_has_to_run(
+    job: TrainingJob, launcher: Launcher, fake_slurm: FakeSlurm
+) -> None:
+    """Wrong: the job would look in vain for what submitit leaves under its number when sbatch has told it, and fail."""
+    fake_slurm.refuse("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation")
+    fake_slurm.queue("", row(job, "PENDING", number=8), row(job, "CANCELLED", number=8))
+    with pytest.raises(JobFailedError, match="SLURM job 8 of dip was cancelled"):
+        launch(job, launcher)
+    handed_over = pickle.loads((slurm.logs_of(job.work) / "8_submitted.pkl").read_bytes())
+    assert handed_over.function == job
+    assert (handed_over._timeout_min, handed_over._timeout_countdown) == (9, 100)
+
+
 def test_forgotten_job_is_gone(job: TrainingJob, fake_slurm: FakeSlurm) -> None:
     """Wrong: a launcher would wait for ever for a job that SLURM has forgotten, or for another's of its number."""
     fake_slurm.queue("error: Invalid job id specified")
