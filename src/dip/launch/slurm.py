@@ -68,6 +68,8 @@ _NEVER = {
     "QOSMaxWallDurationPerJobLimit": ("timeout_min",),
 }
 _UNREACHABLE = ("unable to contact", "socket timed out", "connection refused", "zero bytes", "protocol authentication")
+# Also what sbatch says, of as many jobs as the scheduler takes at all (MaxJobCount), or of this user or account.
+_FULL = ("resource temporarily unavailable", "submitjob")
 
 
 class UnreachableError(RuntimeError):
@@ -169,7 +171,7 @@ def ask(*options: str, patient: bool = True) -> list[Seen]:
 
 
 def submit(job: Job, settings: JobSettings, source: Path) -> str:
-    """Put a job into the queue; a scheduler that cannot be reached is tried again.
+    """Put a job into the queue; a scheduler that cannot be reached, or has too many jobs, is tried again.
 
     Args:
         job: What to run.
@@ -190,16 +192,19 @@ def submit(job: Job, settings: JobSettings, source: Path) -> str:
     python = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
     executor = submitit.SlurmExecutor(logs_of(job.work), max_num_timeout=settings.max_timeouts, python=python)
     executor.update_parameters(**_parameters(job, settings))
+    told = ""
     while True:
         try:
             with submitit.helpers.clean_env(), contextlib.redirect_stderr(io.StringIO()):
                 return str(executor.submit(job).job_id)
         except submitit.core.utils.FailedJobError as error:
             said = " ".join(re.findall(r"sbatch: (?:error: )?(.*)", str(error))) or str(error)
-        if not any(words in said.lower() for words in _UNREACHABLE):
+        if not any(words in said.lower() for words in (*_UNREACHABLE, *_FULL)):
             keys = next((keys for words, keys in _REFUSALS.items() if words in said.lower()), ())
             raise ValueError(f"SLURM refuses the job: {said}. {_advice(job, source, keys)}")
-        _log.warning("sbatch: %s; trying again", said)
+        if said != told:
+            _log.warning("sbatch: %s; trying again", said)
+            told = said
         time.sleep(_ASK_AGAIN_SECONDS)
         # It may have arrived all the same.
         if (found := find(job.work, None)) is not None:

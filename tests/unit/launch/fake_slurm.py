@@ -32,7 +32,8 @@ done < {folder}/queue
     "sbatch": """
 echo "$@" >> {folder}/submitted
 cp "$1" {folder}/script
-if [ -s {folder}/refusal ]; then cat {folder}/refusal >&2; rm {folder}/refusal; exit 1; fi
+refusal=$(ls {folder}/refusal.* 2>/dev/null | head -n 1)
+if [ -n "$refusal" ]; then cat "$refusal" >&2; rm "$refusal"; exit 1; fi
 echo "Submitted batch job 7"
 """,
     "srun": "exit 0\n",
@@ -51,9 +52,10 @@ class FakeSlurm:
         for number, answer in enumerate(answers):
             (self.folder / f"queue.{number}").write_text(answer + "\n")
 
-    def refuse(self, message: str) -> None:
-        """Have sbatch refuse the next job."""
-        (self.folder / "refusal").write_text(message + "\n")
+    def refuse(self, message: str, times: int = 1) -> None:
+        """Have sbatch refuse the next job, or try."""
+        for number in range(times):
+            (self.folder / f"refusal.{number}").write_text(message + "\n")
 
     def told(self, what: str) -> list[str]:
         """Lines that "asked", "submitted" or "cancelled" commands were called with."""

@@ -116,6 +116,25 @@ def test_submission_that_arrived_unheard_finds_what_it_has_to_run(
     assert (handed_over._timeout_min, handed_over._timeout_countdown) == (9, 100)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying\n"
+        "sbatch: error: Batch job submission failed: Resource temporarily unavailable",
+        "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: "
+        "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+    ],
+)
+def test_full_queue_is_waited_for(
+    job: TrainingJob, fake_slurm: FakeSlurm, caplog: pytest.LogCaptureFixture, said: str
+) -> None:
+    """Wrong: a workflow would end for what passes when other jobs do, with keys to look at that are right."""
+    fake_slurm.refuse(said, times=3)
+    assert slurm.submit(job, SETTINGS, Path("jobs.yaml")) == "7"
+    assert len(fake_slurm.told("submitted")) == 4
+    assert caplog.text.count("trying again") == 1
+
+
 def test_forgotten_job_is_gone(job: TrainingJob, fake_slurm: FakeSlurm) -> None:
     """Wrong: a launcher would wait for ever for a job that SLURM has forgotten, or for another's of its number."""
     fake_slurm.queue("error: Invalid job id specified")
