@@ -161,12 +161,13 @@ def _work_on_slurm(job: Job, folder: WorkFolder, settings: JobSettings, source: 
         terminated = end.get("terminated") and end.get("job_id") == job_id and state != "CANCELLED"
         if not (state in slurm.LOST or terminated) or resubmissions == settings.max_resubmissions:
             break
-        _log.warning("SLURM job %s was lost (%s); submitting it again", job_id, state)
+        _log.warning("SLURM job %s was lost (%s); %s; submitting it again", job_id, state, job.kept())
         found = None
     if state == "CANCELLED":
         raise JobFailedError(f"SLURM job {job_id} of {job.run} was cancelled; the same command goes on from its state")
+    how = f"({state}).{slurm.advice_on(state, job, source)}"
     raise JobFailedError(
-        f"SLURM job {job_id} of {job.run} ended without a result ({state}).\n{slurm.end_of_log(job.work, job_id)}"
+        f"SLURM job {job_id} of {job.run} ended without a result {how}\n{slurm.end_of_log(job.work, job_id)}"
     )
 
 

@@ -67,6 +67,8 @@ _NEVER = {
     "QOSMaxNodePerJobLimit": ("nodes",),
     "QOSMaxWallDurationPerJobLimit": ("timeout_min",),
 }
+# How a job ends that asked for too little, and the keys to look at.
+_TOO_LITTLE = {"OUT_OF_MEMORY": ("mem_gb",), "TIMEOUT": ("timeout_min", "signal_delay_s")}
 _UNREACHABLE = ("unable to contact", "socket timed out", "connection refused", "zero bytes", "protocol authentication")
 # Also what sbatch says, of as many jobs as the scheduler takes at all (MaxJobCount), or of this user or account.
 _FULL = ("resource temporarily unavailable", "submitjob")
@@ -301,6 +303,11 @@ def cancel(job_id: str) -> None:
         raise ValueError(f"scancel {job_id}: {result.stderr.strip()}")
 
 
+def advice_on(state: str, job: Job, source: Path) -> str:
+    """A sentence on what to change after an end for want of something; nothing after others."""
+    return f" {_advice(job, source, keys)}" if (keys := _TOO_LITTLE.get(state)) else ""
+
+
 def end_of_log(work: Path, job_id: str) -> str:
     """The last lines of what a job's processes wrote, those first that tell of an error."""
     contents = {path: path.read_text(errors="replace") for path in sorted(logs_of(work).glob(f"{job_id}_*_log.err"))}
@@ -308,6 +315,8 @@ def end_of_log(work: Path, job_id: str) -> str:
     lines = []
     for path in chosen:
         lines += [f"--- end of {path}", *contents[path].splitlines()[-_LAST_LINES:]]
+    if not lines and not logs_of(work).exists():
+        return f"{logs_of(work)}, where it would have written, was removed; the same command starts anew."
     return "\n".join(lines) or f"It left no log in {logs_of(work)}."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,31 @@ def test_lost_job_is_submitted_again(
     with pytest.raises(JobFailedError):
         launch(job, launcher)
     assert len(fake_slurm.told("submitted")) == submissions
+
+
+@pytest.mark.parametrize(
+    ("state", "keys"), [("OUT_OF_MEMORY", "train.mem_gb"), ("TIMEOUT", "train.timeout_min, train.signal_delay_s")]
+)
+def test_end_for_want_of_something_names_the_key(
+    job: TrainingJob, launcher: Launcher, fake_slurm: FakeSlurm, caplog: pytest.LogCaptureFixture, state: str, keys: str
+) -> None:
+    """Wrong: the same command would end so again, and a training without a checkpoint would have told so to nobody."""
+    fake_slurm.queue("", row(job, state))
+    with pytest.raises(JobFailedError) as error:
+        launch(job, launcher)
+    first = str(error.value).splitlines()[0]
+    assert first == f"SLURM job 7 of dip ended without a result ({state}). See {keys} in jobs.yaml"
+    lost = "SLURM job 7 was lost (TIMEOUT); no checkpoint yet; submitting it again"
+    assert (lost in caplog.text) == (state == "TIMEOUT")
+
+
+def test_folder_that_was_removed_is_told(job: TrainingJob, launcher: Launcher, fake_slurm: FakeSlurm) -> None:
+    """Wrong: a job that could not open its log would fail without a word on why."""
+    fake_slurm.queue("", row(job, "FAILED"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slurm, "follow", lambda *_: shutil.rmtree(job.work) or "FAILED")
+        with pytest.raises(JobFailedError, match=r"work/dip-\w+/slurm, where .* was removed; the same command starts"):
+            launch(job, launcher)
 
 
 def test_machine_without_slurm_is_told_so(job: TrainingJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
