@@ -45,6 +45,7 @@ class Job(ABC):
     """
 
     stage: ClassVar[str]
+    resumes: ClassVar[bool] = True  # whether it goes on where it was interrupted; else it starts anew
     decides: ClassVar[bool] = False  # whether `start` itself finds out, once for all processes, that the work is done
     run: str
     target: RunFolder
@@ -226,6 +227,7 @@ class LatencyJob(_StageJob):
     """`dip latency`."""
 
     stage = "latency"
+    resumes = False
     spec: SolverSpec
 
     @property
@@ -243,6 +245,7 @@ class EvaluationJob(_StageJob):
     """`dip evaluate`."""
 
     stage = "evaluate"
+    resumes = False
     spec: EvaluationSpec
 
     @staticmethod

@@ -165,7 +165,8 @@ def _work_on_slurm(job: Job, folder: WorkFolder, settings: JobSettings, source: 
         found = None
     if state == "CANCELLED":
         raise JobFailedError(f"SLURM job {job_id} of {job.run} was cancelled; the same command goes on from its state")
-    how = f"({state}).{slurm.advice_on(state, job, source)}"
+    timed_out = "timed-out" in str(end.get("error")) and end.get("job_id") == job_id  # in submitit's words
+    how = f"({state}).{slurm.advice_on('TIMEOUT' if timed_out else state, job, source)}"
     raise JobFailedError(
         f"SLURM job {job_id} of {job.run} ended without a result {how}\n{slurm.end_of_log(job.work, job_id)}"
     )

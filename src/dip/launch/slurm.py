@@ -192,7 +192,7 @@ def submit(job: Job, settings: JobSettings, source: Path) -> str:
         raise ValueError("sbatch is not installed here; use --launcher local, or run on a login node")
     # A warning that comes before Python can handle it must not kill the job.
     python = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
-    executor = submitit.SlurmExecutor(logs_of(job.work), max_num_timeout=settings.max_timeouts, python=python)
+    executor = submitit.SlurmExecutor(logs_of(job.work), max_num_timeout=_max_timeouts(job, settings), python=python)
     executor.update_parameters(**_parameters(job, settings))
     told = ""
     while True:
@@ -225,9 +225,14 @@ def hand_over(job: Job, job_id: str, settings: JobSettings) -> None:
     if path.exists():
         return
     handed_over = submitit.core.utils.DelayedSubmission(job)
-    handed_over.set_timeout(settings.timeout_min, settings.max_timeouts)
+    handed_over.set_timeout(settings.timeout_min, _max_timeouts(job, settings))
     with atomic_write(path, "wb") as file:
         pickle.dump(handed_over, file)
+
+
+def _max_timeouts(job: Job, settings: JobSettings) -> int:
+    """How often a job is put back after its time limit: once what starts anew, in case a node was slow."""
+    return settings.max_timeouts if job.resumes else min(settings.max_timeouts, 1)
 
 
 def _parameters(job: Job, settings: JobSettings) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fake_slurm import FakeSlurm
 
 from dip.launch import slurm
 from dip.launch.folder import WorkFolder
-from dip.launch.jobs import TrainingJob
+from dip.launch.jobs import LatencyJob, TrainingJob
 from dip.launch.launcher import JobFailedError, Launcher, launch
 from dip.launch.settings import JobSettings
 from dip.paths import RunFolder
@@ -129,7 +129,7 @@ def test_submission_that_arrived_unheard_finds_what_it_has_to_run(
 def test_full_queue_is_waited_for(
     job: TrainingJob, fake_slurm: FakeSlurm, caplog: pytest.LogCaptureFixture, said: str
 ) -> None:
-    """Wrong: a workflow would end for what passes when other jobs do, with keys to look at that are right."""
+    """Wrong: a workflow would end, with keys that do not help, for what passes when other jobs do."""
     fake_slurm.refuse(said, times=3)
     assert slurm.submit(job, SETTINGS, Path("jobs.yaml")) == "7"
     assert len(fake_slurm.told("submitted")) == 4
@@ -251,6 +251,22 @@ def test_end_for_want_of_something_names_the_key(
     assert first == f"SLURM job 7 of dip ended without a result ({state}). See {keys} in jobs.yaml"
     lost = "SLURM job 7 was lost (TIMEOUT); no checkpoint yet; submitting it again"
     assert (lost in caplog.text) == (state == "TIMEOUT")
+
+
+def test_what_starts_anew_is_put_back_once(job: TrainingJob, fake_slurm: FakeSlurm) -> None:
+    """Wrong: a measurement that takes longer than its time limit would occupy a node a hundred times."""
+    slurm.submit(LatencyJob(job.run, job.target, job.work, job.spec), SETTINGS, Path("jobs.yaml"))
+    handed_over = pickle.loads((slurm.logs_of(job.work) / "7_submitted.pkl").read_bytes())
+    assert handed_over._timeout_countdown == 1
+
+
+def test_too_many_time_limits_name_the_key(job: TrainingJob, launcher: Launcher, fake_slurm: FakeSlurm) -> None:
+    """Wrong: a traceback of submitit, and no word on what to change."""
+    said = "UncompletedJobError: Job not requeued because: timed-out too many times."
+    (job.work / "end.json").write_text(json.dumps({"job_id": "7", "terminated": False, "error": said}))
+    fake_slurm.queue("", row(job, "FAILED"))
+    with pytest.raises(JobFailedError, match=r"\(FAILED\)\. See train\.timeout_min, train\.signal_delay_s in jobs"):
+        launch(job, launcher)
 
 
 def test_folder_that_was_removed_is_told(job: TrainingJob, launcher: Launcher, fake_slurm: FakeSlurm) -> None:
