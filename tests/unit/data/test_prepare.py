@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from dip.data.prepare import prepare
 from dip.files import sha256
 from dip.paths import Store
 from dip.schema import ImageFolder, ImageNet, Photographs
+from full_disk import full_disk
 
 Files = dict[str, bytes]
 Make = Callable[..., Any]
@@ -264,15 +264,11 @@ def test_full_disk_is_an_error_that_names_the_file(
         patch.setattr("dip.data.prepare.shutil.disk_usage", lambda path: usage._replace(free=100))
         with pytest.raises(OSError, match=r"the store takes 0\.0 GB, .* free; make room, or make data/ a link"):
             prepare("x", settings(source), store)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))  # stands for a disk that runs full
-    try:
-        with pytest.raises(OSError, match=r"images-00000-\w+\.npy") as error:
-            prepare("x", settings(source), store)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert error.value.errno is not None
-    assert content_of(store) == {}
+    photos = Photographs(kind="photographs", image_size=8, photographs=("coins", "chelsea"), crops_per_class=3)
+    for dataset in (settings(source), photos):
+        with full_disk(300), pytest.raises(OSError, match=r"File too large: '.*/images-00000-\w+\.npy'"):
+            prepare("x", dataset, store)
+        assert content_of(store) == {}
     prepare("x", settings(source), store)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from dip.training.checkpoint import FORMAT, StateFolder, load_weights, save_weights
+from full_disk import full_disk
 
 
 def test_weights_come_back_with_their_parameters(tmp_path: Path) -> None:
@@ -190,13 +190,9 @@ def test_full_disk_leaves_earlier_files_and_says_so(tmp_path: Path) -> None:
     save_weights(weights, nn.Linear(3, 2).state_dict(), "{}")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     large = {"w": torch.zeros(100_000)}
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
+    with full_disk(100_000):
         with pytest.raises(OSError, match=r"File too large.*state-00000002"):
             folder.save(2, large)
         with pytest.raises(OSError, match=r"File too large.*model\.safetensors"):
             save_weights(weights, large, "{}")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
