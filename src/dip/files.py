@@ -71,14 +71,20 @@ def check_writable(path: str | Path) -> None:
     """Refuse what `atomic_write` could not write, before the work whose result it is.
 
     Raises:
-        OSError: The path is a folder, or its folder cannot be made or written to.
+        OSError: The path is a folder, its folder cannot be made or written to, or the disk is full to the last block.
     """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file", str(path))
     descriptor, temporary = _temporary(path)
-    os.close(descriptor)
-    temporary.unlink(missing_ok=True)
+    try:
+        os.write(descriptor, bytes(4096))  # an empty file has its place on a full disk, too
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:

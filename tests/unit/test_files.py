@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from dip.files import atomic_link, atomic_write, check_writable, sha256, write_json
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes, which a write notices as it notices a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from full_disk import full_disk
 
 
 def test_content_appears_at_the_end_only(tmp_path: Path) -> None:
@@ -68,6 +55,13 @@ def test_full_disk_keeps_the_old_content_and_names_the_file(tmp_path: Path) -> N
         raise OSError(errno.ENOSPC, "No space left on device")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_full_disk_is_noticed_before_the_work(tmp_path: Path) -> None:
+    """Wrong: an empty file fits on a full disk, and a network would be trained before its file is refused."""
+    with full_disk(0), pytest.raises(OSError, match=r"File too large.*/file"):
+        check_writable(tmp_path / "file")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
