@@ -100,10 +100,20 @@ class WorkFolder:
                 if time.monotonic() > end:
                     raise OccupiedError(f"{self.path}: {name_of(self.worker() or {})} is at work in it; not starting")
                 time.sleep(_PROBE_SECONDS)
-            file.truncate(0)
-            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "job_id": this_job()}, file)
-            file.flush()
+            self._sign(file)
             yield
+
+    def _sign(self, file: IO[str]) -> None:
+        """Write into the lock which process holds it."""
+        content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "job_id": this_job()}).encode()
+        try:
+            file.truncate(0)
+            # Past the buffer, which would be written again at the end.
+            if os.write(file.fileno(), content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            error.filename = file.name  # of a full disk, which else nobody would know
+            raise
 
     def worker(self) -> dict[str, Any] | None:
         """Host, process and SLURM job of who works in the folder, None if nobody does."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dip.launch.folder import OccupiedError, WorkFolder, name_of
+from full_disk import full_disk
 
 TASK = {"run": "dip", "stage": "train", "parameters": {"training": {"seed": 0}}}
 
@@ -117,6 +118,15 @@ def test_file_system_without_locks(folder: WorkFolder, monkeypatch: pytest.Monke
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(OSError, match=r"no file locks there .*launcher\.lock"), folder.launching():
         pass
+
+
+def test_full_disk_names_the_lock(folder: WorkFolder) -> None:
+    """Wrong: "No space left on device", and nobody would know on which disk."""
+    for size in (0, 10):
+        with full_disk(size), pytest.raises(OSError, match=r"(File too large|No space .*): '.*/worker\.lock'"):
+            folder.working(0).__enter__()
+    with folder.working(0):
+        assert (folder.worker() or {})["pid"] == os.getpid()
 
 
 def test_records_are_json(folder: WorkFolder) -> None:
