@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -42,5 +43,7 @@ def save_figure(figure: Figure, path_pdf: str | Path, path_png: str | Path) -> N
         OSError: A file cannot be written; an earlier one stays whole.
     """
     for path, kind in ((path_pdf, "pdf"), (path_png, "png")):
+        drawn = io.BytesIO()  # matplotlib's PDF would fail over a full disk with an error of its own
+        figure.savefig(drawn, format=kind, dpi=300, metadata=_DATELESS[kind])
         with atomic_write(path, "wb") as file:
-            figure.savefig(file, format=kind, dpi=300, metadata=_DATELESS[kind])
+            file.write(drawn.getbuffer())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib as mpl
 import pytest
@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dip.reporting.figures import Panel, figure10
-from dip.reporting.style import house_style
+from dip.reporting.style import house_style, save_figure
+from full_disk import full_disk
 
 METRICS: dict[str, Any] = {"feature_extractor": "photo network", "num_samples": 500, "full_protocol": False}
 
@@ -77,6 +78,22 @@ def test_files_are_valid_and_repeatable(drawn: Figure, folder: Path, tmp_path: P
         assert image.width == 1035  # 3.45 inches at 300 dots
         colours = image.convert("RGB").getcolors(1 << 24)
         assert colours is not None and len(colours) > 50
+
+
+def test_full_disk_is_told_and_the_earlier_figure_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a figure is matplotlib's own error with a traceback, which tells of no disk."""
+
+    def savefig(figure: Figure, file: IO[bytes], **_: Any) -> None:
+        try:
+            file.write(bytes(20_000))
+        except OSError:  # a PDF closes a stream that it has not opened
+            raise AttributeError("'Stream' object has no attribute 'pos'") from None
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    (tmp_path / "f.pdf").write_text("earlier")
+    with full_disk(10_000), pytest.raises(OSError, match=r"File too large: '.*/f\.pdf'"):
+        save_figure(Figure(), tmp_path / "f.pdf", tmp_path / "f.png")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
 
 
 def test_says_by_what_it_was_measured(drawn: Figure) -> None:
