@@ -16,6 +16,7 @@ from dip.data.source import READ_BYTES, SUFFIXES, Listing, as_names, is_image
 
 NO_CLASS = "images"  # name of the one class of a folder without classes
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
+_KAGGLE = ("ILSVRC", "Data", "CLS-LOC", "train")  # where Kaggle's download of ImageNet has its classes
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,11 @@ class FolderSource:
 
         Raises:
             ValueError: There are no images, none in some class, or some beside the folders of classes; or the folders
-                are those of splits.
+                are those of splits, or lead to ImageNet's.
         """
+        for start in range(len(_KAGGLE) - 1):
+            if (classes_of_kaggle := folder.joinpath(*_KAGGLE[start:])).is_dir():
+                raise ValueError(f"{folder}: Kaggle's download of ImageNet; give '{classes_of_kaggle}'")
         loose = sorted(entry.name for entry in os.scandir(folder) if is_image(entry.name) and not entry.is_dir())
         found = (entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
         classes = sorted(found)

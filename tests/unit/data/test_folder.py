@@ -88,10 +88,18 @@ def test_folders_that_cannot_be_used(tmp_path: Path, files: Files, settings: Mak
             ["train/cat/1.png", "val/cat/1.png"],
             r"images: its folders are splits \(train, val\); give '.*/images/train'",
         ),
+        (
+            ["ILSVRC/Data/CLS-LOC/train/n01440764/1.JPEG", "ILSVRC/Data/CLS-LOC/val/1.JPEG", "LOC_synset_mapping.txt"],
+            r"images: Kaggle's download of ImageNet; give '.*/images/ILSVRC/Data/CLS-LOC/train'",
+        ),
+        (
+            ["Data/CLS-LOC/train/n01440764/1.JPEG", "Annotations/CLS-LOC/train/n01440764/1.xml"],
+            r"images: Kaggle's download of ImageNet; give '.*/images/Data/CLS-LOC/train'",
+        ),
     ],
 )
 def test_other_folders_say_what_to_give(tmp_path: Path, settings: Make, names: list[str], message: str) -> None:
-    """Wrong: photographs of another format would look like none, and splits like classes."""
+    """Wrong: photographs of another format would look like none, and splits, or folders of those, like classes."""
     folder = write_folder(tmp_path / "images", dict.fromkeys(names, JPEG))
     with pytest.raises(ValueError, match=message):
         open_source("x", settings(folder))
