@@ -83,7 +83,8 @@ def read_text(path: str | Path = "params.yaml") -> str:
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the repository's folder") from None
     except UnicodeDecodeError as error:
-        raise ParamsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ParamsError(f"{path}: not UTF-8 text (line {line}: {error.reason}); save it as UTF-8") from None
 
 
 def parse(text: str, path: str | Path = "params.yaml", study: str | None = None) -> Params:

@@ -203,8 +203,8 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """Wrong: a traceback for a call outside the repository or a file in another encoding."""
     with pytest.raises(params.ParamsError, match=r"absent\.yaml: cannot be read \(No such file"):
         params.load(tmp_path / "absent.yaml")
-    (tmp_path / "latin.yaml").write_bytes(b"study: d\xe9mo")
-    with pytest.raises(params.ParamsError, match=r"latin\.yaml: not UTF-8 text"):
+    (tmp_path / "latin.yaml").write_bytes(b"code_version: 1\r\nstudy: d\xe9mo")
+    with pytest.raises(params.ParamsError, match=r"latin\.yaml: not UTF-8 text \(line 2: .*\); save it as UTF-8"):
         params.load(tmp_path / "latin.yaml")
 
 
