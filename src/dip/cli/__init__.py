@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports on every glyph of a PDF
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # many fonts have but one weight
     logging.getLogger("huggingface_hub").propagate = False  # it writes its lines itself
     options = _parser().parse_args(arguments)
     # In the output of a workflow, where several jobs write, an error says whose it is.

@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from dip.files import atomic_write
+from dip.fonts import families
 
 COLUMN_INCHES = 3.45
 """Width of one column of a two-column page."""
@@ -25,7 +26,7 @@ _STYLE: Any = {
     **{"xtick.labelsize": 6, "ytick.labelsize": 6, "xtick.major.size": 2, "ytick.major.size": 2},
     **{"axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "grid.linewidth": 0.4},
     **{"axes.labelpad": 2, "axes.titlepad": 4, "xtick.major.pad": 2, "ytick.major.pad": 2},
-    **{"grid.color": "0.9", "pdf.fonttype": 42, "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]},
+    **{"grid.color": "0.9", "pdf.fonttype": 42},
     "text.parse_math": False,  # titles, labels and captions are plain text, also where it has dollars
 }
 _DATELESS = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
@@ -33,7 +34,7 @@ _DATELESS = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 def house_style() -> AbstractContextManager[None]:
     """The style of all figures, for as long as a `with` block lasts."""
-    return mpl.rc_context(_STYLE)
+    return mpl.rc_context({**_STYLE, "font.family": families()})
 
 
 def save_figure(figure: Figure, path_pdf: str | Path, path_png: str | Path) -> None:

@@ -98,22 +98,22 @@ def sample_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], class_name
     columns = max(min(np.count_nonzero(labels == label), _GRID_COLUMNS) for label in rows)
     size = (margin + columns * (cell + gap), len(rows) * (cell + gap) + gap)
     grid = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(grid), _font(11 * letters)
+    draw = ImageDraw.Draw(grid)
     for row, label in enumerate(rows):
         top = gap + row * (cell + gap)
         name = class_names[label].replace("_", " ")[:24]
-        draw.text((6 * letters, top + cell // 2), name, fill="black", font=font, anchor="lm")
+        draw.text((6 * letters, top + cell // 2), name, fill="black", font=_font(name, 11 * letters), anchor="lm")
         for column, pixels in enumerate(images[labels == label][:_GRID_COLUMNS]):
             image = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.NEAREST)
             grid.paste(image, (margin + column * (cell + gap), top))
     return grid
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """That of the figures; Pillow's own has no letter beyond ASCII."""
-    import matplotlib
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """That of the figures, or another that has the letters; Pillow's own has none beyond ASCII."""
+    from dip.fonts import font_for  # imports matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+    return ImageFont.truetype(font_for(text), size)
 
 
 def _shown_samples(labels: NDArray[np.int64]) -> NDArray[np.int64]:

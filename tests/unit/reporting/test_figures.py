@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from dip import fonts
 from dip.reporting.figures import Panel, figure10
 from dip.reporting.style import house_style, save_figure
 from full_disk import full_disk
@@ -94,6 +96,17 @@ def test_full_disk_is_told_and_the_earlier_figure_stays(tmp_path: Path, monkeypa
     with full_disk(10_000), pytest.raises(OSError, match=r"File too large: '.*/f\.pdf'"):
         save_figure(Figure(), tmp_path / "f.pdf", tmp_path / "f.png")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
+
+
+def test_letters_of_any_script_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels in Chinese are boxes, though a font that has the letters is installed."""
+    monkeypatch.setattr("dip.reporting.style.families", lambda: [fonts.FONT, "Last Resort High-Efficiency"])
+    for text in ("DiP", "\u9ce5"):
+        with house_style():
+            figure = Figure(figsize=(1, 1))
+            figure.text(0, 0, text, fontweight="bold")
+        with warnings.catch_warnings(action="error"):  # of a letter that is missing
+            save_figure(figure, tmp_path / "f.pdf", tmp_path / "f.png")
 
 
 def test_says_by_what_it_was_measured(drawn: Figure) -> None:
