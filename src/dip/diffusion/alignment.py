@@ -123,7 +123,7 @@ class RepresentationAlignment(nn.Module):
             raise ValueError(
                 f"alignment compares patch by patch, but the model has {grid} x {grid} patches and the encoder "
                 f"{encoder.grid_size[0]} x {encoder.grid_size[1]}; change image_size / patch_size or turn "
-                "alignment off (training.alignment: null)"
+                "the run's alignment off (training.alignment: null)"
             )
         self.encoder = encoder
         self.projector = nn.Sequential(
@@ -201,8 +201,8 @@ def find_weights(name: str, path: str | Path | None) -> Path:
         missing = f"the weights of {name} are not in timm's cache, and they are never fetched during a run"
     raise FileNotFoundError(
         f"{missing}. Run `dip fetch` on a machine with internet that sees the same cache; or bring the file of "
-        f"`hf download {repository} {WEIGHT_FILES[0]}` here and name it in training.alignment.encoder_path; or turn "
-        "alignment off (training.alignment: null)"
+        f"`hf download {repository} {WEIGHT_FILES[0]}` here and name it in the run's training.alignment.encoder_path; "
+        "or turn its alignment off (training.alignment: null)"
     )
 
 
