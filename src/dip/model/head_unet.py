@@ -32,7 +32,8 @@ class UNetHead(PatchDetailerHead):
 
     # ASSUMPTION: a 1 x 1 bottleneck, and skips taken before pooling: of the variants only this one has both of the
     # paper's counts (631M, + 0.3 %). 3 x 3 gives 637M, no skips 629.0M, skips after pooling 629.8M. So the "middle
-    # layers" of section 4.1, with kernels of 3, are the blocks, and the bottleneck is none of them.
+    # layers" of section 4.1, with kernels of 3, are the blocks, and the bottleneck is none of them. It has a SiLU as
+    # they have.
     def __init__(
         self,
         patch_size: int,

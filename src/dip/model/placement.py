@@ -24,6 +24,8 @@ class Placement(NamedTuple):
     last: bool
 
 
+# ASSUMPTION: without a last head the model ends as DiT-only does, and the hybrid's two heads share no weights, since
+# what they see and make differs; the paper says neither.
 PLACEMENTS = {
     "post_hoc": Placement(intermediate=False, last=True),
     "intermediate": Placement(intermediate=True, last=False),
