@@ -7,11 +7,16 @@ the call, the same call goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from dip.launch import slurm
 from dip.launch.folder import WorkFolder, name_of
@@ -19,6 +24,7 @@ from dip.launch.jobs import Job, JobFailedError
 from dip.launch.processes import work_in_processes
 from dip.launch.settings import JobSettings, load_settings
 from dip.paths import JOBS
+from dip.training.signals import listened_to
 
 _log = logging.getLogger(__name__)
 _APPEARS_SECONDS = 15  # the file system of a node may show its files here a little later
@@ -149,8 +155,9 @@ def _work_on_slurm(job: Job, folder: WorkFolder, settings: JobSettings, source: 
         folder.note("job", {"job_id": job_id})
         slurm.hand_over(job, job_id, settings)
         try:
-            state = slurm.follow(job, job_id, settings, source)
-        except KeyboardInterrupt:
+            with _ended_as_by_ctrl_c():
+                state = slurm.follow(job, job_id, settings, source)
+        except (KeyboardInterrupt, SystemExit):
             _log.info("SLURM job %s goes on without this process; `dip cancel %s` ends it", job_id, job.run)
             raise
         folder.note("job", {"job_id": job_id, "state": state})
@@ -170,6 +177,21 @@ def _work_on_slurm(job: Job, folder: WorkFolder, settings: JobSettings, source: 
     raise JobFailedError(
         f"SLURM job {job_id} of {job.run} ended without a result {how}\n{slurm.end_of_log(job.work, job_id)}"
     )
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Have SIGTERM, as Snakemake hands it on, and SIGHUP raise SystemExit instead of ending this process in silence."""
+
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in listened_to((signal.SIGTERM, signal.SIGHUP))}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _appears(job: Job, seconds: float) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import pickle
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -276,6 +278,21 @@ def test_folder_that_was_removed_is_told(job: TrainingJob, launcher: Launcher, f
         patch.setattr(slurm, "follow", lambda *_: shutil.rmtree(job.work) or "FAILED")
         with pytest.raises(JobFailedError, match=r"work/dip-\w+/slurm, where .* was removed; the same command starts"):
             launch(job, launcher)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_launcher_that_is_ended_says_what_becomes_of_its_job(
+    job: TrainingJob, launcher: Launcher, caplog: pytest.LogCaptureFixture, number: signal.Signals
+) -> None:
+    """Wrong: a workflow that is ended would leave jobs behind without a word."""
+    before = signal.getsignal(number)
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.INFO):
+        patch.setattr(slurm, "follow", lambda *_: signal.raise_signal(number))
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as end:
+            launch(job, launcher)
+    assert number == signal.SIGINT or end.value.code == 128 + number
+    assert "SLURM job 7 goes on without this process; `dip cancel dip` ends it" in caplog.text
+    assert signal.getsignal(number) is before
 
 
 def test_machine_without_slurm_is_told_so(job: TrainingJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
