@@ -13,7 +13,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @contextlib.contextmanager
@@ -92,6 +95,20 @@ def write_json(path: str | Path, content: Any) -> None:
     with atomic_write(path) as file:
         json.dump(content, file, indent=2, sort_keys=True, allow_nan=False)
         file.write("\n")
+
+
+def write_npy(path: str | Path, array: NDArray[Any]) -> None:
+    """Write an array of numbers of any shape as .npy, atomically, with the bytes of `np.save`.
+
+    Raises:
+        OSError: The file cannot be written; of a full disk `np.save` would say neither that it is full nor which.
+    """
+    import numpy as np  # not needed by commands that only look
+
+    array = np.ascontiguousarray(array)
+    with atomic_write(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def sha256(path: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dip import cli
 from dip.environment import describe_environment, device_name, pick_device
 
 
@@ -62,3 +64,14 @@ def test_each_process_works_on_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     devices = [pick_device(local_rank) for local_rank in range(4)]
     assert devices == current == [torch.device("cuda", index) for index in (0, 1, 0, 1)]
+
+
+def test_system_that_does_not_tell_which_cores(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong: on macOS no command at all would start."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["prepare", "--help"])
+    assert end.value.code == 0
+    assert f"(default: {os.cpu_count()})" in capsys.readouterr().out

@@ -6,10 +6,13 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from dip.files import atomic_link, atomic_write, check_writable, sha256, write_json
+from dip.files import atomic_link, atomic_write, check_writable, sha256, write_json, write_npy
 from full_disk import full_disk
 
 
@@ -55,6 +58,15 @@ def test_full_disk_keeps_the_old_content_and_names_the_file(tmp_path: Path) -> N
         raise OSError(errno.ENOSPC, "No space left on device")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("array", [np.arange(12, dtype=np.uint8).reshape(2, 3, 2), np.arange(6).reshape(2, 3).T])
+def test_arrays_are_those_of_numpy(tmp_path: Path, array: NDArray[Any]) -> None:
+    """Wrong: a store would hold other images than it was given, or checksums of earlier ones would not fit."""
+    write_npy(tmp_path / "own.npy", array)
+    np.save(tmp_path / "numpy.npy", np.ascontiguousarray(array))
+    assert (tmp_path / "own.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    assert np.array_equal(np.load(tmp_path / "own.npy"), array)
 
 
 def test_full_disk_is_noticed_before_the_work(tmp_path: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dip.files import atomic_write, sha256, write_json
+from dip.files import atomic_write, sha256, write_json, write_npy
 from dip.paths import Store
 from dip.schema import Dataset, Schema
 
@@ -89,18 +88,6 @@ def read_manifest(store: Store) -> Manifest:
     )
 
 
-def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as .npy, atomically, with the bytes of `np.save`.
-
-    Raises:
-        OSError: The file cannot be written. Of a full disk `np.save` would say neither that it is full nor which.
-    """
-    array = np.ascontiguousarray(array)
-    with atomic_write(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.data)
-
-
 def publish(
     name: str,
     settings: Dataset,
@@ -132,7 +119,7 @@ def publish(
     state = hashlib.sha256(labels.tobytes())
     state.update("\n".join(f"{shard.file} {shard.sha256}" for shard in shards).encode())
     labels_path, index_path = store.labels(state.hexdigest()), store.index(state.hexdigest())
-    save_array(labels_path, labels)
+    write_npy(labels_path, labels)
     with atomic_write(index_path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("file", "row", "label", "origin"))

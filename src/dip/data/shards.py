@@ -20,9 +20,9 @@ import PIL
 from numpy.typing import NDArray
 
 from dip.data.decode import UnreadableImageError, decode
-from dip.data.manifest import FORMAT, Shard, Skipped, save_array
+from dip.data.manifest import FORMAT, Shard, Skipped
 from dip.data.source import Part, Source
-from dip.files import atomic_write, sha256, write_json
+from dip.files import atomic_write, sha256, write_json, write_npy
 from dip.paths import Store
 from dip.schema import ImageFiles, ImageNet, Schema
 
@@ -107,7 +107,7 @@ def write_array(store: Store, number: int, images: NDArray[np.uint8]) -> Shard:
         images: uint8, shape (n, image_size, image_size, 3).
     """
     path = store.shard(number, hashlib.sha256(images.tobytes()).hexdigest())
-    save_array(path, images)
+    write_npy(path, images)
     return Shard(file=path.name, images=len(images), sha256=sha256(path))
 
 
