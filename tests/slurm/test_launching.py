@@ -48,6 +48,24 @@ def test_a_training_on_two_nodes(cluster: Cluster) -> None:
         torch.testing.assert_close(values, several[name], rtol=0, atol=1e-6)
 
 
+def test_a_sampling_on_two_nodes(cluster: Cluster) -> None:
+    """Each process takes shards that none has; the samples are those of one process, bit by bit."""
+    samples = cluster.project.folder / "results/demo/runs/dit/samples.npz"
+    for command in (["dip", "train", "dit"], ["dip", "sample", "dit", "--shard-size", "4"]):
+        result = cluster.project.command(*command)
+        assert result.returncode == 0, result.stdout
+    alone = samples.read_bytes()
+    shutil.rmtree(cluster.project.folder / "work")
+    samples.unlink()
+    cluster.settings(gpus_per_node=2, tasks_per_node=2, nodes=2, partition="two")
+    result = cluster.project.command(
+        "dip", "sample", "dit", "--launcher", "slurm", "--slurm", "jobs.yaml", "--shard-size", "4"
+    )
+    assert result.returncode == 0, result.stdout
+    assert len(list(cluster.project.folder.glob("work/*/slurm/*_?_log.err"))) == 4
+    assert samples.read_bytes() == alone
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_killed_launcher_finds_its_job_again(cluster: Cluster, recorded: bool) -> None:
     """A second job would overwrite the first one's state, also if the launcher died before it recorded the first."""

@@ -54,18 +54,34 @@ _REFUSALS = {
     "unrecognized option": ("extra",),
     "invalid option": ("extra",),
 }
-# Why a job waits, where no waiting helps, and the keys to look at.
+# Why a job waits, where no waiting helps, and the keys to look at (https://slurm.schedmd.com/job_reason_codes.html).
+# squeue tells some by a code and others by a sentence.
 _NEVER = {
     "AccountNotAllowed": ("account", "partition"),
-    "AssocMaxWallDurationPerJobLimit": ("timeout_min",),
-    "BadConstraints": ("constraint",),
+    "account not permitted": ("account", "partition"),
     "InvalidAccount": ("account",),
+    "QOSNotAllowed": ("qos", "partition"),
+    "QOS not permitted": ("qos", "partition"),
     "InvalidQOS": ("qos",),
+    "group not permitted": ("partition",),
+    "BadConstraints": ("constraint",),
+    "MaxMemPerLimit": ("mem_gb",),
     "PartitionNodeLimit": ("nodes",),
     "PartitionTimeLimit": ("timeout_min",),
-    "QOSMaxGRESPerJob": ("gpus_per_node",),
-    "QOSMaxNodePerJobLimit": ("nodes",),
-    "QOSMaxWallDurationPerJobLimit": ("timeout_min",),
+}
+# What one job may have under an account (its associations) or QOS, and the keys of what the reason names. Limits of
+# all jobs of a user, account or QOS together are not among them: the end of another job may be enough.
+_LIMIT_OF_ONE_JOB = re.compile(r"\b(Assoc|QOS)(Max\w+Per(Job|Node)|Min[A-Z])")
+_LIMITED = {
+    "Billing": ("gpus_per_node", "cpus_per_task", "mem_gb"),
+    "Cpu": ("cpus_per_task", "tasks_per_node", "nodes"),
+    "GRES": ("gpus_per_node", "nodes"),
+    "Mem": ("mem_gb", "nodes"),
+    "Minutes": ("timeout_min",),
+    "NodeM": ("nodes",),
+    "NodePerJob": ("nodes",),
+    "QOSMinNode": ("nodes",),
+    "Wall": ("timeout_min",),
 }
 # How a job ends that asked for too little, and the keys to look at.
 _TOO_LITTLE = {"OUT_OF_MEMORY": ("mem_gb",), "TIMEOUT": ("timeout_min", "signal_delay_s")}
@@ -200,9 +216,10 @@ def submit(job: Job, settings: JobSettings, source: Path) -> str:
             with submitit.helpers.clean_env(), contextlib.redirect_stderr(io.StringIO()):
                 return str(executor.submit(job).job_id)
         except submitit.core.utils.FailedJobError as error:
-            said = " ".join(re.findall(r"sbatch: (?:error: )?(.*)", str(error))) or str(error)
+            said = "; ".join(re.findall(r"sbatch: (?:error: )?(.*)", str(error))) or str(error)
         if not any(words in said.lower() for words in (*_UNREACHABLE, *_FULL)):
-            keys = next((keys for words, keys in _REFUSALS.items() if words in said.lower()), ())
+            refused = next((keys for words, keys in _REFUSALS.items() if words in said.lower()), ())
+            keys = _beyond_limits(said) or refused
             raise ValueError(f"SLURM refuses the job: {said}. {_advice(job, source, keys)}")
         if said != told:
             _log.warning("sbatch: %s; trying again", said)
@@ -280,7 +297,7 @@ def follow(job: Job, job_id: str, settings: JobSettings, source: Path) -> str:
     """
     told, last = "", time.monotonic()
     while (seen := look(job.work, job_id)) is not None and not seen.over:
-        if seen.state == "PENDING" and (keys := _NEVER.get(seen.reason)):
+        if seen.state == "PENDING" and (keys := _beyond_limits(seen.reason)):
             cancel(job_id)
             raise ValueError(f"SLURM would never start the job: {seen.reason}. {_advice(job, source, keys)}")
         text = f"{seen.state.lower()} ({seen.reason if seen.waits else seen.nodes})"
@@ -323,6 +340,15 @@ def end_of_log(work: Path, job_id: str) -> str:
     if not lines and not logs_of(work).exists():
         return f"{logs_of(work)}, where it would have written, was removed; the same command starts anew."
     return "\n".join(lines) or f"It left no log in {logs_of(work)}."
+
+
+def _beyond_limits(reason: str) -> tuple[str, ...]:
+    """The keys to look at where a job waits, or is refused, for a reason that stays; none where it may pass."""
+    keys = next((keys for words, keys in _NEVER.items() if words in reason), ())
+    if limit := _LIMIT_OF_ONE_JOB.search(reason):
+        named = [key for words, keys in _LIMITED.items() if words in reason for key in keys]
+        keys = (*dict.fromkeys(named), "qos" if limit[1] == "QOS" else "account")
+    return keys
 
 
 def _advice(job: Job, source: Path, keys: tuple[str, ...]) -> str:

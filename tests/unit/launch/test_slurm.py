@@ -73,6 +73,9 @@ def test_script_asks_for_what_the_settings_say(job: TrainingJob, fake_slurm: Fak
          "train.gpus_per_node, train.nodes, train.tasks_per_node, train.cpus_per_task, train.mem_gb"),
         ("sbatch: error: Invalid feature specification", "train.constraint"),
         ("sbatch: unrecognized option '--reservatoin=x'", "train.extra"),
+        ("sbatch: error: QOSMaxWallDurationPerJobLimit", "train.timeout_min, train.qos"),
+        ("sbatch: error: Batch job submission failed: Required partition not available (inactive or drain)",
+         "train.partition"),
     ],
 )  # fmt: skip
 def test_refusal_names_the_key(job: TrainingJob, fake_slurm: FakeSlurm, said: str, keys: str) -> None:
@@ -147,12 +150,46 @@ def test_forgotten_job_is_gone(job: TrainingJob, fake_slurm: FakeSlurm) -> None:
     assert slurm.find(job.work, "7") is None
 
 
-def test_job_that_can_never_start_is_cancelled(job: TrainingJob, fake_slurm: FakeSlurm) -> None:
-    """Wrong: it would wait in the queue for ever, and the launcher with it."""
-    fake_slurm.queue(row(job, "PENDING", "Priority"), row(job, "PENDING", "PartitionTimeLimit"))
-    with pytest.raises(ValueError, match=r"never start the job: PartitionTimeLimit\. See train\.timeout_min in jobs"):
+@pytest.mark.parametrize(
+    ("reason", "keys"),
+    [
+        ("PartitionTimeLimit", "train.timeout_min"),
+        ("MaxMemPerLimit", "train.mem_gb"),
+        ("Job's account not permitted to use this partition (gpu allows root not lab)",
+         "train.account, train.partition"),
+        ("Job's QOS not permitted to use this partition (gpu allows short not normal)", "train.qos, train.partition"),
+        ("User's group not permitted to use this partition", "train.partition"),
+        ("QOSMaxWallDurationPerJobLimit", "train.timeout_min, train.qos"),
+        ("QOSMaxGRESPerJob", "train.gpus_per_node, train.nodes, train.qos"),
+        ("QOSMaxNodePerJobLimit", "train.nodes, train.qos"),
+        ("QOSMaxCpuPerJobLimit", "train.cpus_per_task, train.tasks_per_node, train.nodes, train.qos"),
+        ("QOSMaxMemoryPerJob", "train.mem_gb, train.nodes, train.qos"),
+        ("QOSMinGRES", "train.gpus_per_node, train.nodes, train.qos"),
+        ("QOSMinCpuNotSatisfied", "train.cpus_per_task, train.tasks_per_node, train.nodes, train.qos"),
+        ("AssocMaxWallDurationPerJobLimit", "train.timeout_min, train.account"),
+        ("AssocMaxNodePerJobLimit", "train.nodes, train.account"),
+        ("AssocMaxGRESMinutesPerJob", "train.gpus_per_node, train.nodes, train.timeout_min, train.account"),
+    ],
+)  # fmt: skip
+def test_job_that_can_never_start_is_cancelled(job: TrainingJob, fake_slurm: FakeSlurm, reason: str, keys: str) -> None:
+    """Wrong: it would wait in the queue for ever, and the launcher with it. The reasons are SLURM 22.05's own."""
+    fake_slurm.queue(row(job, "PENDING", "Priority"), row(job, "PENDING", reason))
+    with pytest.raises(ValueError) as error:
         slurm.follow(job, "7", SETTINGS, Path("jobs.yaml"))
+    assert str(error.value) == f"SLURM would never start the job: {reason}. See {keys} in jobs.yaml"
     assert fake_slurm.told("cancelled") == ["7"]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["AssocGrpGRES", "AssocGrpGRESMinutes", "AssocMaxJobsLimit", "QOSMaxGRESPerUser", "QOSMaxJobsPerUserLimit",
+     "QOSGrpNodeLimit", "MaxGRESPerAccount", "PartitionDown", "Resources", "ReqNodeNotAvail, Reserved for maintenance"],
+)  # fmt: skip
+def test_job_that_waits_for_others_is_waited_for(job: TrainingJob, fake_slurm: FakeSlurm, reason: str) -> None:
+    """Wrong: a job would be taken out of the queue where the end of another, or of a repair, would start it."""
+    fake_slurm.queue(row(job, "PENDING", reason), row(job, "COMPLETED"))
+    assert slurm.follow(job, "7", SETTINGS, Path("jobs.yaml")) == "COMPLETED"
+    assert not fake_slurm.told("cancelled")
 
 
 def test_launcher_submits_follows_and_reports(
