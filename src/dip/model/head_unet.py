@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dip.model.backbone import CHANNELS, patchify, unpatchify
-from dip.model.convolution import OutputConv, PatchConv
+from dip.model.convolution import AveragePool, OutputConv, PatchConv
 from dip.model.head import PatchDetailerHead
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class UNetHead(PatchDetailerHead):
         inputs = [CHANNELS, *channels[:-1]]
         outputs = [width, *channels[:-1]]  # 64, 64, 128, 256, used from last to first
         self.down = nn.ModuleList(PatchConv(before, after) for before, after in zip(inputs, channels, strict=True))
+        self.pool = AveragePool()  # ASSUMPTION: of the mean; the paper only says "pooling layer"
         self.bottleneck = nn.Conv2d(channels[-1] + hidden_size, channels[-1], 1)
         self.up = nn.ModuleList(
             PatchConv(before, after, below=before)
@@ -111,9 +112,8 @@ class UNetHead(PatchDetailerHead):
         x = x.contiguous(memory_format=torch.channels_last)
         skips = []
         for conv in self.down:
-            x = F.silu(conv(x))
-            skips.append(x)
-            x = F.avg_pool2d(x, 2)  # ASSUMPTION: average pooling; the paper only says "pooling layer"
+            kept, x = self.pool(F.silu(conv(x)))
+            skips.append(kept)
         # ASSUMPTION: four stages for every P, as Figure 6 and Table 4 have them for P = 16; a patch that is still wider
         # than one pixel here (P = 32: 2 x 2) has its token repeated over it.
         if self.bottleneck_size > 1:

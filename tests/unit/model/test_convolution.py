@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from compiler import needs_compiler
 from dip.model.convolution import (
+    AveragePool,
     OutputConv,
     PatchConv,
     convolved_columns,
@@ -14,6 +16,7 @@ from dip.model.convolution import (
     padded,
     set_plain,
 )
+from dip.model.head_unet import UNetHead
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -47,6 +50,37 @@ def test_convolution_of_a_patch(side: int) -> None:
 def test_upsampled_convolution(side: int) -> None:
     """Wrong: taps would be added up for another phase, or the skip would be shifted."""
     both_ways(PatchConv(2, 5, below=3).double(), random(4, 2, 2 * side, 2 * side), random(4, 3, side, side))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_pooling_of_a_map_that_is_kept(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    """Wrong: a mean's gradient would come to the pixels of another, or that of the skip be lost; to the bit."""
+    results, pool = [], AveragePool()
+    for plain in (True, False):
+        set_plain(pool, plain=plain)
+        x = random(3, 5, 4, 6).to(dtype).contiguous(memory_format=layout).requires_grad_()
+        kept, means = pool(x)
+        outputs, grads = (kept, means), (random(3, 5, 4, 6).to(dtype), random(3, 5, 2, 3).to(dtype))
+        results.append((*outputs, *torch.autograd.grad(outputs, x, grads, retain_graph=True),
+                        *torch.autograd.grad(kept, x, grads[0], retain_graph=True),
+                        *torch.autograd.grad(means, x, grads[1])))  # fmt: skip
+    for usual, own in zip(*results, strict=True):
+        torch.testing.assert_close(own, usual, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_compiled_head_learns_the_same() -> None:
+    """Wrong: compiled, the weights of a map of 2 x 2 or a pooled map would take other gradients."""
+    torch.manual_seed(0)
+    head = UNetHead(4, 8, depth=2, width=4).double()
+    patches, tokens = torch.randn(2, 3, 48).double(), torch.randn(2, 3, 8).double().requires_grad_()
+    results = []
+    for run in (head, torch.compile(head, fullgraph=True)):
+        loss = run(patches, tokens, tokens).square().mean()
+        results.append((loss, *torch.autograd.grad(loss, [tokens, *head.parameters()])))
+    torch.testing.assert_close(*results)
 
 
 def test_few_channels() -> None:
