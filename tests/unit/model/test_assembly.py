@@ -11,7 +11,8 @@ from torch import nn
 
 from compiler import needs_compiler
 from dip import schema
-from dip.model import HEADS, PLACEMENTS, build_model
+from dip.model import HEADS, INITIALISATIONS, PLACEMENTS, build_model
+from dip.schema.models import Initialisation
 
 EVERY_MODEL = [("none", "post_hoc"), *((head, placement) for head in HEADS for placement in PLACEMENTS)]
 
@@ -80,14 +81,14 @@ def test_params_yaml_and_registries_have_the_same_names() -> None:
     names = {typing.get_args(kind.model_fields["name"].annotation)[0] for kind in kinds}
     assert names == {*HEADS, "none"}
     assert set(typing.get_args(schema.Model.model_fields["placement"].annotation)) == set(PLACEMENTS)
+    assert set(typing.get_args(Initialisation)) == set(INITIALISATIONS)
 
 
-def test_settings_of_params_yaml_build_a_model() -> None:
+def test_settings_of_params_yaml_build_a_model(small) -> None:
     """Wrong: the schema and the model disagree about a setting's name."""
     shape = {"patch_size": 4, "hidden_size": 16, "depth": 2, "num_heads": 2, "placement": "hybrid"}
-    heads = [{"name": "unet", "depth": 1, "width": 4}, *({"name": name} for name in HEADS if name != "unet")]
-    for head in heads:
-        settings = schema.Model.model_validate(shape | {"head": head})
+    for name in HEADS:
+        settings = schema.Model.model_validate(shape | {"head": vars(small(name).head)})
         assert build(settings)(*batch()).shape == (3, 3, 8, 8)
 
 

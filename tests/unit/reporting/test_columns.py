@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from dip.reporting.columns import COLUMNS, Column, format_hours, format_significant, metric
 from dip.reporting.measured import MeasuredRow
 from dip.reporting.tables import LAYOUTS, PROVENANCE, build_table, write_table
+from dip.schema import Table
 
 
 @pytest.fixture
@@ -23,6 +25,11 @@ def test_layouts_have_known_columns() -> None:
     """Wrong: a table would end in a KeyError after days of training, or a column would be in no table."""
     used = {column for columns in LAYOUTS.values() for column in columns}
     assert used | set(PROVENANCE) == set(COLUMNS)
+
+
+def test_every_layout_of_params_yaml_is_there() -> None:
+    """Wrong: a table of a layout that has no columns would fail after all its runs are done."""
+    assert set(typing.get_args(Table.model_fields["layout"].annotation)) == set(LAYOUTS)
 
 
 def test_what_rows_of_one_evaluator_are_compared_in() -> None:
