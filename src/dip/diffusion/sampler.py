@@ -58,7 +58,7 @@ def integrate(velocity: Velocity, x_0: Tensor, sampling: Sampling) -> Tensor:
     Returns:
         Shape (B, C, H, W), float32.
     """
-    return _SOLVERS[sampling.solver](velocity, x_0, step_times(sampling.num_steps))
+    return SOLVERS[sampling.solver](velocity, x_0, step_times(sampling.num_steps))
 
 
 def guided(both: Tensor, cfg_scale: float) -> Tensor:
@@ -108,7 +108,8 @@ def _adams_bashforth(velocity: Velocity, x_t: Tensor, times: Sequence[float]) ->
     return x_t
 
 
-_SOLVERS = {"euler": _euler, "heun": _heun, "ab2": _adams_bashforth}
+SOLVERS = {"euler": _euler, "heun": _heun, "ab2": _adams_bashforth}
+"""Solvers by their names in params.yaml."""
 
 
 def _batched(t: float, batch_size: int, like: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import typing
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dip.diffusion.evaluations import nfe_label, num_function_evaluations
-from dip.diffusion.sampler import sample, to_uint8
+from dip.diffusion.evaluations import evaluation_times, nfe_label, num_function_evaluations
+from dip.diffusion.sampler import SOLVERS, integrate, sample, to_uint8
 from dip.schema import Sampling
 
 NULL = 5
@@ -103,6 +104,20 @@ def test_evaluations_are_counted_as_they_are_made(x_0: Tensor, solver: str, velo
     assert num_function_evaluations(sampling) == sum(size // 3 for _, size in field.calls)
     assert nfe_label(sampling) == f"{velocities}x2"
     assert all((size == 6) == (0.25 <= t <= 0.7) for t, size in field.calls), "guided by its own time"
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_velocity_is_taken_at_the_evaluation_times(solver: str) -> None:
+    """Wrong: fast sampling, which prepares these times, would not know one that differs in its last bit."""
+    for num_steps in range(1, 101):
+        sampling, taken = settings(solver=solver, num_steps=num_steps), []
+        integrate(lambda x_t, t, taken=taken: (taken.append(t), x_t)[1], torch.zeros(1), sampling)
+        assert taken == evaluation_times(sampling)
+
+
+def test_every_solver_of_params_yaml_is_there() -> None:
+    """Wrong: a run could name a solver that fails when its training is done."""
+    assert set(typing.get_args(Sampling.model_fields["solver"].annotation)) == set(SOLVERS)
 
 
 def test_unconditional_pass_is_skipped_outside_the_interval(x_0: Tensor) -> None:

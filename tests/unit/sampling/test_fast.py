@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from compiler import needs_compiler
+from dip import model as models
 from dip import speed as speeds
+from dip.diffusion.sampler import SOLVERS
 from dip.model import DiP, build_model
 from dip.model.layers import SwiGLU
 from dip.sampling import fast
@@ -45,6 +47,11 @@ def noise(batch: int = 3) -> Tensor:
     return torch.randn(batch, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
+def test_every_head_is_sampled() -> None:
+    """Wrong: a new head would be sampled at the default speed, and tested at the plain one alone."""
+    assert {settings["head"]["name"] for settings in HEADS.values()} == {*models.HEADS, "none"}
+
+
 @pytest.mark.parametrize("kind", HEADS)
 def test_fast_is_plain_to_rounding(kind: str) -> None:
     """Wrong: a model would be given another time, label or weight than the one it was trained with."""
@@ -55,7 +62,7 @@ def test_fast_is_plain_to_rounding(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"solver": "heun"}, {"solver": "ab2"}, {"cfg_scale": 1.0}, {"cfg_interval": (0.0, 1.0)}]
+    "changes", [*({"solver": solver} for solver in SOLVERS), {"cfg_scale": 1.0}, {"cfg_interval": (0.0, 1.0)}]
 )
 @pytest.mark.parametrize("table_bytes", [1, 2**12, 2**28])
 def test_every_portion_of_the_steps_is_known(
@@ -210,7 +217,7 @@ def test_weights_that_come_later_are_the_ones_sampled_with(monkeypatch: pytest.M
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("speed", ["fast", "compiled"])
-@pytest.mark.parametrize("solver", ["euler", "heun", "ab2"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_on_a_gpu(speed: str, solver: str) -> None:
     """Wrong: a recorded step would read what was there when it was recorded, or overwrite what a solver keeps."""
     device = torch.device("cuda")
