@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,9 @@ def draw_figure(params: Params, study: str, name: str) -> None:
         return
     some_aligned = any(params.runs[run].training.alignment is not None for run in figure.runs)
     points = {run: _point(params.runs[run], some_aligned=some_aligned) for run in figure.runs}
+    for panel in figure.panels:
+        for run in (run for runs in panel.series.values() for run in runs):
+            _check_measured(panel.y, points[run], params.runs[run])
     panels = [
         Panel(
             title=panel.title,
@@ -107,6 +110,23 @@ def _load(path: Path, name: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: cannot be read ({error}); make it with `dip experiment {name}`") from None
 
 
+def _check_measured(quantity: str, point: Mapping[str, Any], run: Run) -> None:
+    """Whether a run's files have what an axis shows.
+
+    Raises:
+        ValueError: They have not; the message says how they get it.
+    """
+    if quantity in point:
+        return
+    folder = RunFolder.of(run.study, run.name)
+    if quantity == "latency_seconds":
+        raise ValueError(f"{folder.latency}: missing; measure it: `dip latency {run.name}`")
+    raise ValueError(
+        f"{folder.metrics}: has no {quantity}, as it was made before there was this metric; measure again: `dip "
+        f"evaluate {run.name}`, or `snakemake --profile ... -R evaluate` for all runs"
+    )
+
+
 def _point(run: Run, *, some_aligned: bool = False) -> dict[str, Any]:
     """A run's settings and measurements by quantity; some runs of the figure may be trained with alignment."""
     folder = RunFolder.of(run.study, run.name)
@@ -122,9 +142,7 @@ def _point(run: Run, *, some_aligned: bool = False) -> dict[str, Any]:
     point["gflops"] = forward_gflops(
         lambda: build_model(model, dataset.image_size, dataset.num_classes), dataset.image_size
     )
-    for setting in ("depth", "width"):
-        if hasattr(model.head, setting):
-            point[f"head.{setting}"] = getattr(model.head, setting)
+    point.update({f"head.{setting}": value for setting, value in model.head})
     notes = []
     if model.head.name == "none" and model.hidden_size < 3 * model.patch_size**2:
         notes.append(_BELOW_RANK)

@@ -12,7 +12,7 @@ import pytest
 from dip.paths import RunFolder
 from dip.reporting import study_figures
 from dip.reporting.figures import _QUANTITIES
-from dip.schema import Checkpoint, Panel, Run
+from dip.schema import Checkpoint, Panel, Params, Run
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_point_has_settings_and_measurements(
     in_place(row, fid=3.0, patch_grid=grid)
     point = study_figures._point(row)
     assert (point["fid"], point["ema_decay"], point["cfg_scale"]) == (3.0, 0.9, 2.0)
-    assert (point["patch_size"], point["head.width"]) == (4, 4)
+    assert (point["patch_size"], point["head.width"], point["head.initialisation"]) == (4, 4, "he_nonzero")
     assert point.get("seams") == (1.5 if grid else None)
     assert "note" not in point
     assert "without alignment (REPA)" in study_figures._point(row, some_aligned=True)["note"]
@@ -57,6 +57,21 @@ def test_missing_measurement_is_named(run: Run, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"metrics\.json: missing; the stage that writes it has not run"):
         study_figures._point(run)
+
+
+def test_older_result_is_told_apart_from_a_broken_one(
+    run: Run, in_place: Callable[..., RunFolder], load: Callable[..., Params], content: dict[str, Any]
+) -> None:
+    """Wrong: who adds a metric would read that it is "None", and not of which run nor what to do."""
+    figure = content["figures"]["figure10"]["demo"]
+    figure["panels"] = [{"title": "a", "x": "head.depth", "y": "seams", "series": {"D": ["dip"]}}]
+    folder = in_place(run, patch_grid=None)
+    with pytest.raises(ValueError, match=rf"^{folder.metrics}: has no seams.*`dip evaluate dip`"):
+        study_figures.draw_figure(load(content), "demo", "figure10")
+    figure["panels"][0]["y"] = "latency_seconds"
+    folder.latency.unlink()
+    with pytest.raises(ValueError, match=rf"^{folder.latency}: missing; measure it: `dip latency dip`"):
+        study_figures.draw_figure(load(content), "demo", "figure10")
 
 
 @pytest.mark.parametrize("name", ["metrics", "latency"])
