@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dip.memory import peak_memory
 from dip.training.distributed import Group
+from dip.training.optimization import LOSSES
 
 _log = logging.getLogger(__name__)
 # ASSUMPTION: twice the recent mean is a spike; the intervals of a sound training differ by percents.
@@ -19,7 +20,7 @@ SPIKE_FACTOR = 2.0
 SPIKE_MEMORY = 20  # lines of the log in that mean
 # ASSUMPTION: from a tenth of the time on, waiting for data is worth mending.
 DATA_WAIT_THRESHOLD = 0.1
-_COLUMNS = 3  # velocity loss, alignment loss, gradient norm
+_COLUMNS = len(LOSSES) + 1  # and the gradient norm
 
 
 class NonFiniteError(RuntimeError):
@@ -41,8 +42,8 @@ class Interval:
         self._begin(torch.empty(0, _COLUMNS, dtype=torch.float64), 0.0)
 
     def _begin(self, values: Tensor, seconds: float) -> None:
-        self._values = values  # (steps, 3), means over the processes
-        self._pending: list[Tensor] = []  # (3,) for every step after those, of this process
+        self._values = values  # (steps, _COLUMNS), means over the processes
+        self._pending: list[Tensor] = []  # (_COLUMNS,) for every step after those, of this process
         self._seconds_before = seconds
         self._start = time.monotonic()
 
@@ -50,7 +51,7 @@ class Interval:
         """Note a step.
 
         Args:
-            losses: Velocity and alignment loss of this process, shape (2,).
+            losses: `LOSSES` of this process, shape (2,).
             gradient_norm: Norm of the gradient of all processes, a scalar.
         """
         self._pending.append(torch.cat([losses, gradient_norm.reshape(1).to(losses.dtype)]))
@@ -74,17 +75,17 @@ class Interval:
         if not broken.any():
             return None
         first = int(broken.any(dim=1).nonzero()[0])
-        what = "loss" if broken[first, :2].any() else "gradient"
+        what = "loss" if broken[first, : len(LOSSES)].any() else "gradient"
         return f"the {what} is not finite at step {step - len(values) + first + 1}"
 
     def close(
-        self, *, batch_size: int, alignment_weight: float | None, recent: Sequence[float], waited: float
+        self, *, batch_size: int, weights: Mapping[str, float], recent: Sequence[float], waited: float
     ) -> dict[str, Any]:
         """A line of the log, after which a new interval begins; every process must call it.
 
         Args:
             batch_size: Global batch.
-            alignment_weight: Weight of the alignment loss; None without alignment.
+            weights: Of the losses that the training has, by name.
             recent: Velocity losses of earlier lines.
             waited: Seconds in which this process has waited for data since the last line or the start of the call.
 
@@ -93,15 +94,16 @@ class Interval:
             time that the slowest process waited for data; `memory_gib`, the most that a process has used so far.
         """
         values, seconds = self._gather(), self._seconds
-        velocity, alignment, gradient_norm = values.mean(dim=0).tolist()
+        *losses, gradient_norm = values.mean(dim=0).tolist()
+        named = {name: loss for name, loss in zip(LOSSES, losses, strict=True) if name in weights}
+        velocity = named["velocity_loss"]
         data_wait, memory = self._group.maximum(
             waited / (time.monotonic() - self._start), peak_memory(self._group.device)
         )
         usual = sum(recent) / len(recent) if recent else velocity
         line = {
-            "loss": velocity + (alignment_weight or 0.0) * alignment,
-            "velocity_loss": velocity,
-            **({"alignment_loss": alignment} if alignment_weight is not None else {}),
+            "loss": sum(weights[name] * loss for name, loss in named.items()),
+            **named,
             "gradient_norm": gradient_norm,
             "loss_spike": velocity > SPIKE_FACTOR * usual,
             "images_per_second": len(values) * batch_size / seconds,

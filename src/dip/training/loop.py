@@ -27,6 +27,7 @@ from dip.training.checkpoint import StateFolder, save_weights
 from dip.training.distributed import Agreement, Place, gradients_shared, join, microbatches
 from dip.training.interval import NonFiniteError
 from dip.training.optimization import (
+    LOSSES,
     Objective,
     gradient_norm,
     losses_of,
@@ -103,7 +104,7 @@ def train(
         agreement = Agreement(group)
         while state.step < num_steps:
             learning_rate = set_learning_rate(state.optimizer, training, state.step, num_steps)
-            losses = torch.zeros(2, device=group.device)
+            losses = torch.zeros(len(LOSSES), device=group.device)
             for number, part in enumerate(parts, start=1):
                 x_1, y = next(batches)
                 null_class = spec.dataset.num_classes

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from dip.schema import Training
 
 
+LOSSES = ("velocity_loss", "alignment_loss")
+"""What an `Objective` returns, in this order; their names in the log."""
+
+
 class Objective(nn.Module):
     """The losses of a batch as one module, all of whose trainable parameters take part in every call.
 
@@ -36,7 +40,7 @@ class Objective(nn.Module):
         self._block = training.alignment.block if training.alignment else None
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor, v: Tensor, x_1: Tensor) -> Tensor:
-        """Velocity loss and alignment loss (0 without alignment), shape (2,), float32.
+        """`LOSSES`, shape (2,), float32; the alignment loss is 0 without alignment.
 
         Args:
             x_t: Noisy images, shape (B, C, H, W).
@@ -53,13 +57,19 @@ class Objective(nn.Module):
 
 
 def losses_of(objective: nn.Module, path: PathSample, y: Tensor, x_1: Tensor) -> Tensor:
-    """Losses of a batch, shape (2,); `objective` is an `Objective`, or its wrapper for several processes."""
+    """`LOSSES` of a batch, shape (2,); `objective` is an `Objective`, or its wrapper for several processes."""
     return objective(path.x_t, path.t, y, path.v, x_1)
 
 
+def loss_weights(training: Training) -> dict[str, float]:
+    """Weights of those `LOSSES` that a training has; the log has no others."""
+    return {"velocity_loss": 1.0} | ({"alignment_loss": training.alignment.weight} if training.alignment else {})
+
+
 def total_loss(losses: Tensor, training: Training) -> Tensor:
-    """What is minimised, a scalar, from the two losses of shape (2,)."""
-    return losses[0] + (training.alignment.weight * losses[1] if training.alignment else 0)
+    """What is minimised, a scalar, from the `LOSSES` of shape (2,)."""
+    by_name = dict(zip(LOSSES, losses.unbind(), strict=True))
+    return torch.stack([weight * by_name[name] for name, weight in loss_weights(training).items()]).sum()
 
 
 def settle(objective: nn.Module, image_size: int, device: torch.device) -> None:

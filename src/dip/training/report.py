@@ -15,6 +15,7 @@ from dip.schema import TrainingSpec
 from dip.training.distributed import Group
 from dip.training.events import Events
 from dip.training.interval import SPIKE_MEMORY
+from dip.training.optimization import loss_weights
 from dip.training.state import TrainingState
 
 
@@ -56,7 +57,7 @@ class Report:
         state, training = self._state, self._spec.training
         measured = state.interval.close(
             batch_size=training.batch_size,
-            alignment_weight=training.alignment.weight if training.alignment else None,
+            weights=loss_weights(training),
             recent=[line["velocity_loss"] for line in state.log[-SPIKE_MEMORY:]],
             waited=waited,
         )

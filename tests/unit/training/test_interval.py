@@ -13,6 +13,7 @@ from dip.training.distributed import Group, Place
 from dip.training.interval import Interval
 
 GROUP = Group(Place(), torch.device("cpu"))
+WEIGHTS = {"velocity_loss": 1.0, "alignment_loss": 0.5}
 VALUES = torch.rand(6, 3, generator=torch.Generator().manual_seed(0)) + 0.5
 
 
@@ -22,7 +23,7 @@ def add(steps: Interval, values: torch.Tensor) -> None:
 
 
 def close(steps: Interval, **changes: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {"batch_size": 8, "alignment_weight": 0.5, "recent": [], "waited": 0.0}
+    settings: dict[str, Any] = {"batch_size": 8, "weights": WEIGHTS, "recent": [], "waited": 0.0}
     return steps.close(**(settings | changes))
 
 
@@ -37,7 +38,7 @@ def test_line_has_the_means_of_its_steps(monkeypatch: pytest.MonkeyPatch) -> Non
     assert line["loss"] == expected[0] + 0.5 * expected[1]
     assert line["images_per_second"] > 0 and line["memory_gib"] == 1.5 and 0 < line["device_hours"] < 1
     add(steps, VALUES[:1])
-    assert close(steps, alignment_weight=None)["loss"] == VALUES[0, 0].double()
+    assert close(steps, weights={"velocity_loss": 1.0})["loss"] == VALUES[0, 0].double()
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5, 6])

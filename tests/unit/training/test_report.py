@@ -64,7 +64,7 @@ def test_what_a_line_is_measured_with(
     with Report(spec, state, GROUP, tmp_path) as report:
         report.line(0.1, waited=0.75)
     recent = [float(number) for number in range(5, SPIKE_MEMORY + 5)]
-    assert settings == {"batch_size": 4, "alignment_weight": None, "recent": recent, "waited": 0.75}
+    assert settings == {"batch_size": 4, "weights": {"velocity_loss": 1.0}, "recent": recent, "waited": 0.75}
     assert state.device_hours == 1.5
 
 
