@@ -100,7 +100,7 @@ def mistakes(load: Load, content: Content | str, study: str | None = None) -> li
         ("models.dip.head", "mlp", "models.dip.head", 'expected a mapping, not "mlp"'),
         ("models.dip.head", {"name": "unet++"}, "models.dip.head", "expected one of 'unet', 'mlp'"),
         ("models.dip.head", {"name": "unet", "depth": 1}, "models.dip.head.width", "missing"),
-        ("models.dip.placement", "posthoc", "models.dip.placement", "'post_hoc', 'intermediate' or 'hybrid'"),
+        ("models.dip.placement", "posthoc", "models.dip.placement", "'post_hoc', 'intermediate'"),
         ("models.dip.head_input", "pixel", "models.dip.head_input", "'patch' or 'image'"),
         ("training.short.init_from", ["dit.pt"], "training.short.init_from", "string"),
         ("training.short.init_from", "", "training.short.init_from", 'expected some text, not ""'),

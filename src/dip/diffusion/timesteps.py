@@ -31,4 +31,4 @@ def timesteps(distribution: Timesteps, u: Tensor) -> Tensor:
         return u
     if distribution.name == "time_shift":
         return u / (u + distribution.shift * (1 - u))
-    raise ValueError(f"timesteps: no distribution '{distribution.name}'; there are logit_normal, uniform, time_shift")
+    raise ValueError(f"timesteps: there is no distribution '{distribution.name}'")
