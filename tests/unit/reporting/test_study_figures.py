@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from dip.experiments import EXPERIMENTS
 from dip.paths import RunFolder
 from dip.reporting import study_figures
 from dip.reporting.figures import _QUANTITIES
-from dip.schema import Checkpoint, Panel, Params, Run
+from dip.schema import Checkpoint, Comparison, Figure, Panel, Params, Run
 
 
 @pytest.fixture
@@ -35,6 +36,12 @@ def test_every_quantity_of_a_panel_can_be_drawn() -> None:
     """Wrong: params.yaml could name a quantity that fails after all runs are done."""
     for axis in ("x", "y"):
         assert set(typing.get_args(Panel.model_fields[axis].annotation)) <= set(_QUANTITIES)
+
+
+def test_every_kind_of_a_figure_has_its_experiment() -> None:
+    """Wrong: params.yaml could name a kind that nothing draws."""
+    kinds = set(typing.get_args(typing.get_args(Figure)[0])) - {Comparison}
+    assert {typing.get_args(kind.model_fields["kind"].annotation)[0] for kind in kinds} == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("grid", [{"patch_size": 4, "seams": 1.5, "period": 0.9}, None])
