@@ -28,7 +28,8 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         mode: "w" (UTF-8 text) or "wb".
 
     Raises:
-        OSError: The folder cannot be written to or the disk is full; `path` keeps its earlier content.
+        OSError: The folder cannot be written to or the disk is full; `path` keeps its earlier content. Or it is a
+            device such as /dev/null, which the file would replace for the whole machine.
     """
     path = Path(path)
     descriptor, temporary = _temporary(path)
@@ -74,7 +75,8 @@ def check_writable(path: str | Path) -> None:
     """Refuse what `atomic_write` could not write, before the work whose result it is.
 
     Raises:
-        OSError: The path is a folder, its folder cannot be made or written to, or the disk is full to the last block.
+        OSError: The path is a folder or a device, its folder cannot be made or written to, or the disk is full to the
+            last block.
     """
     path = Path(path)
     if path.is_dir():
@@ -121,6 +123,8 @@ def _temporary(path: Path) -> tuple[int, Path]:
     """A new file beside `path` that this process holds by a lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError(errno.EINVAL, "is a device, a pipe or a socket, and a file would take its place; name a file")
         _remove_left(path)
         while True:
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

@@ -121,6 +121,16 @@ def test_file_that_cannot_be_written_is_named_itself(tmp_path: Path, monkeypatch
             write()
 
 
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    """Wrong: as root, `--output /dev/null` would put a file in the place of the whole machine's /dev/null."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for write in (atomic_write(path).__enter__, lambda: check_writable(path)):
+        with pytest.raises(OSError, match=r"is a device, a pipe or a socket, .*; name a file: '.*/pipe'$"):
+            write()
+    assert path.is_fifo() and list(tmp_path.iterdir()) == [path]
+
+
 def test_others_may_read_the_file(tmp_path: Path) -> None:
     """Wrong: results would be readable by their owner only, as temporary files are."""
     (tmp_path / "plain").touch()

@@ -51,7 +51,8 @@ def add_commands(add: Add) -> None:
     evaluate.add_argument("--reference", help="npz (VIRTUAL_*.npz, for example), evaluator or prepared dataset")
     evaluate.add_argument("--inception", type=Path, metavar="FILE", help="weights; torch-fidelity's cache if not given")
     evaluate.add_argument("--num-samples", type=count, help="how many there have to be; 50000 if not given")
-    evaluate.add_argument("--output", type=Path, metavar="FILE", help="<samples>.metrics.json if not given")
+    output = "JSON to write; <samples>.metrics.json if not given"
+    evaluate.add_argument("--output", type=Path, metavar="FILE", help=output)
     for command in (train, sample, latency):
         how = "plain, without arithmetic that is not needed, or also compiled; auto: compiled on a GPU, else fast"
         command.add_argument("--speed", choices=("auto", "plain", "fast", "compiled"), default="auto", help=how)

@@ -129,13 +129,15 @@ def evaluate_files(
         metrics: Its content.
 
     Raises:
-        ValueError: There is no such reference, or files do not fit each other.
+        ValueError: There is no such reference, files do not fit each other, or the output's name is not that of JSON.
         OSError: The output cannot be written, which is found before anything is computed.
     """
     if output is None and not samples.name:
         raise ValueError(f"--samples '{samples}': has no name to call the metrics by; give --output, or another folder")
     output = output or samples.with_name(f"{samples.stem if samples.is_file() else samples.name}.metrics.json")
     check_writable(output)
+    if output.suffix != ".json":  # metrics in the place of the samples or of params.yaml would cost those
+        raise ValueError(f"--output {output}: expected a name that ends in .json")
     settings: dict[str, Any] = {"num_samples": num_samples}
     if Path(reference_name).is_file():
         path, extractor = Path(reference_name), open_extractor("inception", inception)

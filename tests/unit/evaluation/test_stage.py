@@ -211,6 +211,10 @@ def test_name_of_the_reference_is_that_of_the_file(monkeypatch):
         (["--samples", "absent.npz", "--reference", "reference.npz"], "no such file: absent.npz"),
         (["--samples", "", "--reference", "reference.npz"], "--samples '.': has no name to call the metrics by"),
         (["--samples", "samples.npz", "--reference", "reference.npz"], "expected 50000 samples, found 30"),
+        (
+            ["--samples", "samples.npz", "--reference", "reference.npz", "--output", "samples.npz"],
+            "--output samples.npz: expected a name that ends in .json",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(place, arguments, message):
