@@ -23,7 +23,7 @@ from dip.params_tree import Branch, merge, origin, plain, tree_of
 from dip.report_checks import report_mistakes
 from dip.schema import Checkpoint, Dataset, Evaluation, Figure, Model, Params, Run, Sampling, Study, Table, Training
 from dip.schema.keys import keys_at
-from dip.strict_yaml import read_yaml
+from dip.strict_yaml import one_line, read_yaml
 
 # Parts of a run that build on an entry of a section with `base:`: that section, and what its entries are.
 _PRESETS: dict[str, tuple[str, type[BaseModel]]] = {
@@ -111,7 +111,7 @@ def parse(text: str, path: str | Path = "params.yaml", study: str | None = None)
     mistakes, params = _Reader(tree).read()
     if mistakes:
         lines = (f"{path}: {'.'.join(map(str, keys))}: {what}" for keys, what in mistakes)
-        raise ParamsError("\n".join(dict.fromkeys(" ".join(line.split()) for line in lines)))
+        raise ParamsError("\n".join(dict.fromkeys(map(one_line, lines))))
     assert params is not None
     return params
 

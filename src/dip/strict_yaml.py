@@ -26,7 +26,13 @@ def read_yaml(text: str) -> Any:
         _refuse_deep(text)
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ValueError(_problem(error, text)) from None
+        raise ValueError(one_line(_problem(error, text))) from None
+
+
+def one_line(text: str) -> str:
+    """What may have come from a file, as a message can show it: in one line, without what a terminal would act on."""
+    text = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml, where it was built
@@ -110,7 +116,7 @@ def _problem(error: yaml.YAMLError, text: str) -> str:
     """The problem and its place in one line."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        return " ".join(str(error).split())
+        return str(error)
     problem = getattr(error, "problem", None) or "cannot be read"
     if "cannot start any token" in problem:
         character = text.splitlines()[mark.line][mark.column]

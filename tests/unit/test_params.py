@@ -152,6 +152,12 @@ def test_every_mistake_is_one_line_with_its_key(
     assert what in line
 
 
+def test_what_a_terminal_would_act_on_is_escaped(load: Load, content: Content) -> None:
+    """Wrong: the message would clear the screen on which it stands, or show its words in another order."""
+    content["runs"]["dip"]["study"] = "\x1b[2J\u202e"
+    assert any(r"a letter first, not '\x1b[2J\u202e'" in line for line in mistakes(load, content))
+
+
 def test_circular_bases_are_named(load: Load, content: Content) -> None:
     """Wrong: reading would recurse without end."""
     content["models"]["dit"]["base"] = "dip"

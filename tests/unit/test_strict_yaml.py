@@ -30,6 +30,7 @@ from dip.strict_yaml import read_yaml
         ("a: 1\nb: 2020-12-31 10:00:00", "line 2, column 4", "cannot be read as timestamp; quote it"),
         ("a: 1\nb: !!set {c}", "line 2, column 4", "'...' cannot be read as set"),
         ("a: 1\nb: !!binary aGVsbG8=", "line 2, column 4", "'aGVsbG8=' cannot be read as binary"),
+        ('a: 1\nb: !!int "2\\n\\e[2J"', "line 2, column 4", "'2 \\x1b[2J' cannot be read as int; quote it"),
         ("a: 1\nb: 2020-13-41", "line 2, column 4", "'2020-13-41' cannot be read as timestamp; quote it"),
         ("a: 1\nb: 0x_", "line 2, column 4", "'0x_' cannot be read as int"),
         ("a: 1\nb: !!int ''", "line 2, column 4", "'' cannot be read as int"),
