@@ -97,7 +97,7 @@ def _nested(settings: Sequence[str], tree: dict[str, Any]) -> dict[str, Any]:
     """A tree with settings added to it, none of which may have a value already."""
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if not equals or not all(key.split(".")):
+        if not equals or not all(part.isidentifier() for part in key.split(".")):
             raise ValueError(f"--set {setting}: expected key=value, model.head.depth=2 for example")
         *above, last = key.split(".")
         place = tree

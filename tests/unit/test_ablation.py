@@ -155,6 +155,7 @@ def test_layouts_that_are_not_understood(file: Path) -> None:
         ("demo_dip", "demo_dit", ["model.depth=3"], {}, "runs.demo_dit: there is such a run already"),
         ("demo_dip", "Demo-new", ["model.depth=3"], {}, "expected small letters, digits and _"),
         ("demo_dip", "new", ["model.depth"], {}, "expected key=value, model.head.depth=2 for example"),
+        ("demo_dip", "new", ["model.depth = 3"], {}, "--set model.depth = 3: expected key=value"),
         ("demo_dip", "new", ["model.depth=[3"], {}, "the value is not YAML"),
         ("demo_dip", "new", ["model={depth: 3, depth: 4}"], {}, "the key 'depth' stands twice in one mapping"),
         ("demo_dip", "new", ["training=&a {b: *a}"], {}, "line 1, column 1: an alias stands inside of what it is"),
