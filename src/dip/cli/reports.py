@@ -27,7 +27,7 @@ def add_commands(add: Add) -> None:
 
 def _study(options: argparse.Namespace, section: str) -> tuple[Params, str]:
     params = reader.load()
-    study = options.study or params.study
+    study = params.study if options.study is None else options.study
     name = reader.known(params, section, options.name)
     entry = getattr(params, section)[name]
     if study not in entry:
@@ -68,14 +68,14 @@ def _describe(options: argparse.Namespace) -> None:
     from dip.reporting.describe import describe, to_json, to_text
 
     params = reader.load()
-    study = reader.known(params, "studies", options.study or params.study)
+    study = reader.known(params, "studies", params.study if options.study is None else options.study)
     runs = [params.runs[reader.known(params, "runs", name)] for name in options.run] or [
         run for run in params.runs.values() if run.study == study
     ]
     if not runs:
         raise reader.ParamsError(f"params.yaml: runs: none belongs to study '{study}'")
     for run in runs:
-        if options.study and run.study != study:
+        if options.study is not None and run.study != study:
             raise reader.ParamsError(f"params.yaml: runs.{run.name}: belongs to study '{run.study}', not '{study}'")
     descriptions = list(describe(params, runs))
     print(to_json(descriptions) if options.json else to_text(descriptions))

@@ -26,7 +26,8 @@ def add_commands(add: Add) -> None:
 
 def _study(options: argparse.Namespace) -> tuple[Pipeline, str]:
     params = reader.load()
-    return Pipeline(params), reader.known(params, "studies", options.study or params.study)
+    study = params.study if options.study is None else options.study
+    return Pipeline(params), reader.known(params, "studies", study)
 
 
 def _stages(options: argparse.Namespace) -> None:

@@ -181,6 +181,7 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["dpi"], "dip describe: params.yaml: runs.dpi: there is no such run; did you mean 'di"),
         (["--study", "papr"], "dip describe: params.yaml: studies.papr: there is no such study; did you mean 'paper'?"),
+        (["--study", ""], "dip describe: params.yaml: studies.: there is no such study"),
         (["--study", "paper"], "dip describe: params.yaml: runs: none belongs to study 'paper'"),
         (["--study", "paper", "dip"], "dip describe: params.yaml: runs.dip: belongs to study 'demo', not 'paper'"),
     ],
