@@ -6,6 +6,7 @@ Shapes: B = batch, H/W = image.
 from __future__ import annotations
 
 import io
+import pickle
 from pathlib import Path
 
 import torch
@@ -82,6 +83,9 @@ def load_inception(path: str | Path) -> AdmInceptionV3:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         return AdmInceptionV3(weights)
     except Exception as error:  # torch raises anything over a damaged file
+        reason = str(error).partition("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's own message advises to trust the file
+            reason = "cut short, a plain pickle, with code in it, or of another kind than torch.save writes"
         raise ValueError(
-            f"{path} does not hold the weights of torch-fidelity's InceptionV3 ({URL_INCEPTION_V3}): {error}"
+            f"{path} does not hold the weights of torch-fidelity's InceptionV3 ({URL_INCEPTION_V3}): {reason}"
         ) from error

@@ -127,8 +127,9 @@ def test_refuses_files_that_are_not_inception(tmp_path):
     (tmp_path / "greeting.pth").write_text("hello world")
     (tmp_path / "empty.pth").touch()
     for name in ("other", "bomb", "list", "text", "greeting", "empty"):
-        with pytest.raises(ValueError, match="does not hold the weights of torch-fidelity's InceptionV3"):
+        with pytest.raises(ValueError, match="does not hold the weights of torch-fidelity's InceptionV3") as refused:
             open_extractor("inception", tmp_path / f"{name}.pth")
+        assert "\n" not in str(refused.value) and "weights_only" not in str(refused.value)  # advice to trust the file
 
 
 def test_open_photo_extractor(network, tmp_path):
