@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dip.data.manifest import Manifest, Shard, read_manifest
 from dip.data.order import TrainingOrder
+from dip.files import sha256
 from dip.paths import Store
 from dip.random import Stream, uniform
 from dip.schema import Dataset
@@ -96,7 +97,10 @@ class ImageStore:
         _allow_open_files(len(manifest.shards))
         try:
             self.images = ShardedImages([_open(store.folder, shard) for shard in manifest.shards])
-            self.labels = np.load(store.folder / manifest.labels.file)
+            labels = store.folder / manifest.labels.file
+            if sha256(labels) != manifest.labels.sha256:  # a label that is none ends deep in a training, if it ends
+                raise ValueError(f"{labels}: its SHA-256 is not the one in manifest.json")
+            self.labels = np.load(labels)
             if len(self.images) != len(self.labels):
                 raise ValueError(f"{len(self.images)} images and {len(self.labels)} labels")
         except Exception as error:  # NumPy's parser raises anything over damaged bytes
@@ -118,7 +122,7 @@ def other_settings(expected: Dataset, manifest: Manifest) -> str:
 
 def _open(folder: Path, shard: Shard) -> NDArray[np.uint8]:
     path = folder / shard.file
-    images: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    images: NDArray[np.uint8] = np.lib.format.open_memmap(path, mode="r")  # np.load would advise to open a pickle
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) != shard.images:
         raise ValueError(
             f"{path}: expected {shard.images} images, uint8 (N, H, W, 3), got {images.dtype} {images.shape}"

@@ -23,7 +23,22 @@ def images(workplace: Path) -> ImageStore:
 
 
 @pytest.mark.parametrize(
-    "damage", ["manifest", "images", "labels", "short", "cut", "empty", "header", "dtype", "old", "path", "json"]
+    "damage",
+    [
+        "manifest",
+        "images",
+        "labels",
+        "label",
+        "short",
+        "cut",
+        "empty",
+        "magic",
+        "header",
+        "dtype",
+        "old",
+        "path",
+        "json",
+    ],
 )
 def test_unusable_store_says_how_to_mend_it(workplace: Path, damage: str) -> None:
     """Wrong: a training would start on half a dataset, or end in a traceback."""
@@ -33,12 +48,16 @@ def test_unusable_store_says_how_to_mend_it(workplace: Path, damage: str) -> Non
     text = target.manifest.read_text()
     if damage in ("manifest", "images", "labels"):
         {"manifest": target.manifest, "images": shard, "labels": labels}[damage].unlink()
+    elif damage == "label":
+        np.save(labels, np.load(labels) ^ 4)
     elif damage == "short":
         np.save(labels, np.zeros(3, np.int64))
     elif damage == "cut":
         shard.write_bytes(shard.read_bytes()[:-5])
     elif damage == "empty":
         shard.write_bytes(b"")
+    elif damage == "magic":
+        shard.write_bytes(b"\0" + shard.read_bytes()[1:])
     elif damage == "header":
         labels.write_bytes(labels.read_bytes().replace(b"}", b" "))
     elif damage == "dtype":
@@ -49,8 +68,9 @@ def test_unusable_store_says_how_to_mend_it(workplace: Path, damage: str) -> Non
         target.manifest.write_text(text.replace(shard.name, f"../photos/{shard.name}"))
     else:
         target.manifest.write_text(text[:-5])
-    with pytest.raises(ValueError, match=r"data/photos: .*prepare it again with `dip prepare photos`"):
+    with pytest.raises(ValueError, match=r"data/photos: .*prepare it again with `dip prepare photos`") as refused:
         ImageStore(target)
+    assert "allow_pickle" not in str(refused.value)  # advice to run what may be code
 
 
 @pytest.fixture
