@@ -21,6 +21,7 @@ from dip.model.backbone import DiTBlock
 from dip.model.lineage import Backbone, find_backbone, to_backbone, unwrapped
 
 _HEADS = ("head.", "intermediate.")
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # others need scales to mean anything
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,11 @@ def _fitting(model: DiP, backbone: Backbone) -> dict[str, Tensor]:
         if backbone.weights[name].shape != value.shape:
             raise ValueError(
                 f"'{name}' has shape {tuple(backbone.weights[name].shape)}, the model needs {tuple(value.shape)}"
+            )
+        if (dtype := backbone.weights[name].dtype) not in _DTYPES:
+            raise ValueError(
+                f"'{name}' is of {dtype}, expected {', '.join(map(str, _DTYPES))}; of a quantised checkpoint, take the "
+                "one that it was made from"
             )
         if not torch.isfinite(backbone.weights[name]).all():
             raise ValueError(f"'{name}' has values that are not finite; the training that it comes from had failed")

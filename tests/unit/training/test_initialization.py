@@ -223,6 +223,14 @@ def test_weights_that_are_not_finite_are_refused(refused: Callable[..., str]) ->
     assert "'blocks.0.mlp.w2.weight' has values that are not finite" in refused(weights)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_mean_nothing_without_scales_are_refused(refused: Callable[..., str], dtype: torch.dtype) -> None:
+    """Wrong: whole numbers of a quantised checkpoint would be trained on as if they were the weights."""
+    weights = published(make(0))
+    weights["blocks.0.mlp.w2.weight"] = weights["blocks.0.mlp.w2.weight"].to(dtype)
+    assert f"'blocks.0.mlp.w2.weight' is of {dtype}, expected torch.float32, " in refused(weights)
+
+
 class Code:
     """Writes a file where it is unpickled."""
 
