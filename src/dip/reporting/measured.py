@@ -184,7 +184,9 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; the stage that writes it has not run") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
+        raise ValueError(
+            f"{path}: cannot be read ({error}); if it is damaged, remove it and run its stage again"
+        ) from None
 
 
 def _object(text: str, path: Path, place: str) -> dict[str, Any]:

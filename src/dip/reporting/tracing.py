@@ -52,9 +52,15 @@ def _measured(params: Params, study: str, name: str) -> dict[str, Any]:
     }
     try:
         weights = json.loads(folder.sampling.read_text())["weights"]["sha256"]
-        found = {kind: {"path": str(path), "sha256": sha256(path)} for kind, path in files.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"run '{name}': {folder.folder} is not whole ({error}); remove it and run again") from None
+        raise ValueError(
+            f"run '{name}': {folder.sampling} is missing or damaged ({error}); without that file, `dip sample {name}` "
+            "makes it again"
+        ) from None
+    try:
+        found = {kind: {"path": str(path), "sha256": sha256(path)} for kind, path in files.items()}
+    except OSError as error:
+        raise ValueError(f"run '{name}': {error}; run the stage that writes the file again") from None
     checkpoint = {"path": str(folder.weights(run)), "sha256": weights}
     return {"run": name, "folder": str(folder.folder), "files": found, "checkpoint": checkpoint}
 

@@ -60,8 +60,11 @@ def test_published_rows_are_found_in_their_file(written: RunFolder) -> None:
         assert cells[3] == row["method"]
 
 
-def test_a_run_without_the_record_of_its_weights_is_named(written: RunFolder) -> None:
-    """Wrong: a row would stand in the table whose weights nobody knows."""
+@pytest.mark.parametrize("content", [None, b"", b"\xff", b"[]", b"{}"])
+def test_a_run_without_the_record_of_its_weights_is_named(written: RunFolder, content: bytes | None) -> None:
+    """Wrong: a row in the table whose weights nobody knows, or advice to remove a run's folder over one small file."""
     written.sampling.unlink()
-    with pytest.raises(ValueError, match=r"run 'dip': results/demo/runs/dip is not whole .* remove it and run again"):
+    if content is not None:
+        written.sampling.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^run 'dip': {written.sampling} is missing or damaged .* `dip sample dip` "):
         write_table(load(), "demo", "table2")
