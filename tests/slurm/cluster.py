@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -36,6 +37,27 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 90) ->
     while not condition():
         assert time.monotonic() < end, f"it did not happen: {what}"
         time.sleep(0.1)
+
+
+def processes(variable: str) -> list[Path]:
+    """Those in /proc that have a variable, as name=value, in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(process)
+    return found
+
+
+def lose_node(node: str) -> None:
+    """Have SLURM take a node for lost, and its processes vanish, as they do with a machine."""
+    subprocess.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"], check=True)
+    for process in processes(f"SLURMD_NODENAME={node}"):
+        with contextlib.suppress(OSError):
+            parent = Path("/proc", (process / "stat").read_text().rpartition(")")[2].split()[1])
+            if (parent / "cmdline").read_bytes().startswith(b"slurmstepd"):
+                os.kill(int(parent.name), signal.SIGKILL)
+            os.kill(int(process.name), signal.SIGKILL)
 
 
 @dataclass
@@ -118,8 +140,12 @@ class Cluster:
         return self.saved_step()
 
     def wait_for_queue(self, job: str) -> None:
-        """Wait until a job has been put back into the queue, then spare it the two minutes' pause."""
+        """Wait until a job has been put back into the queue, then spare it the two minutes' pause.
+
+        Not before its processes are gone, which the pause is for: an srun that is left ends the new step of its number.
+        """
         wait_for(lambda: self.state(job) == "PENDING", f"job {job} is in the queue again")
+        wait_for(lambda: not processes(f"SLURM_JOB_ID={job}"), f"the processes of job {job} end")
         subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], check=True)
 
     def log(self, job: str) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from cluster import ENDLESS, LONG, Cluster, wait_for
+from cluster import ENDLESS, LONG, Cluster, lose_node, wait_for
 
 
 def resumed_steps(log: str) -> list[int]:
@@ -63,10 +63,11 @@ def test_a_lost_node_takes_the_others_with_it(cluster: Cluster) -> None:
     cluster.start()
     job = cluster.job()
     saved = cluster.wait_for_checkpoint()
-    node = f"nodename={socket.gethostname().partition('.')[0]}-2"
-    subprocess.run(["scontrol", "update", node, "state=down", "reason=test"], check=True)
+    node = f"{socket.gethostname().partition('.')[0]}-2"
+    lose_node(node)
     wait_for(lambda: cluster.state(job) == "PENDING", "it is in the queue again")
-    subprocess.run(["scontrol", "update", node, "state=resume"], check=False)  # unless it has come back by itself
+    # Unless it has come back by itself.
+    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)
     cluster.wait_for_queue(job)
     wait_for(lambda: resumed_steps(cluster.log(job)), "it resumes")
     assert resumed_steps(cluster.log(job))[0] >= saved
