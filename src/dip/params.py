@@ -365,3 +365,16 @@ def known(params: Params, section: str, name: str) -> str:
     if name not in entries:
         raise ParamsError(f"params.yaml: {section}.{name}: there is no such {_NOUNS[section]}{nearest(name, entries)}")
     return name
+
+
+def study_of(params: Params, name: str | None) -> str:
+    """The study that somebody asks for, or params.yaml's `study` if none is named.
+
+    Args:
+        params: All of params.yaml.
+        name: What somebody asks for.
+
+    Raises:
+        ParamsError: There is none; the nearest name is told.
+    """
+    return params.study if name is None else known(params, "studies", name)

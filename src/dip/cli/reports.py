@@ -27,7 +27,7 @@ def add_commands(add: Add) -> None:
 
 def _study(options: argparse.Namespace, section: str) -> tuple[Params, str]:
     params = reader.load()
-    study = params.study if options.study is None else options.study
+    study = reader.study_of(params, options.study)
     name = reader.known(params, section, options.name)
     entry = getattr(params, section)[name]
     if study not in entry:
@@ -68,7 +68,7 @@ def _describe(options: argparse.Namespace) -> None:
     from dip.reporting.describe import describe, to_json, to_text
 
     params = reader.load()
-    study = reader.known(params, "studies", params.study if options.study is None else options.study)
+    study = reader.study_of(params, options.study)
     runs = [params.runs[reader.known(params, "runs", name)] for name in options.run] or [
         run for run in params.runs.values() if run.study == study
     ]

@@ -26,8 +26,7 @@ def add_commands(add: Add) -> None:
 
 def _study(options: argparse.Namespace) -> tuple[Pipeline, str]:
     params = reader.load()
-    study = params.study if options.study is None else options.study
-    return Pipeline(params), reader.known(params, "studies", study)
+    return Pipeline(params), reader.study_of(params, options.study)
 
 
 def _stages(options: argparse.Namespace) -> None:
