@@ -75,11 +75,15 @@ def forged(path: Path, name: bytes, field: slice, value: bytes) -> None:
     "size", [b"\x80" + bytes(3) + b"\xff" * 8, b"\xff" * 12, b"77777777777\0", b"\xff" * 10 + b"\0\0"]
 )
 def test_sizes_that_cannot_be_are_refused(tmp_path: Path, settings: Make, name: bytes, size: bytes) -> None:
-    """Wrong: a traceback of the operating system, reading without end, or classes that are silently left out."""
+    """Wrong: a traceback of the operating system, reading without end, or classes that are silently left out.
+
+    Sizes below zero are refused by tarfile itself, in other words, where CVE-2025-8194 is mended.
+    """
     inner = inner_tar(tmp_path, "a.JPEG", "b.JPEG")
     write_tar(tmp_path / "train.tar", [("n01.tar", inner), ("n02.tar", inner)])
     forged(tmp_path / "train.tar", name, slice(124, 136), size)
-    with pytest.raises(ValueError, match=rf"train\.tar: .* cut off at '{name.decode()}', or that has a wrong size \("):
+    ours = rf"cut off at '{name.decode()}', or that has a wrong size \("
+    with pytest.raises(ValueError, match=rf"train\.tar: .*({ours}|\((a damaged header|invalid offset), at byte)"):
         open_source("x", settings(tmp_path / "train.tar"))
 
 
