@@ -35,7 +35,7 @@ _LAST_LINES = 30
 _SHOWN_TASKS = 3
 LOST = ("BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "TIMEOUT")  # how a job ends that did nothing wrong
 OVER = (*LOST, "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "REVOKED")
-_WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")  # the last two until somebody releases the job
+_WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")  # held: until somebody releases it
 # What sbatch says when it refuses a job, and the keys to look at.
 _REFUSALS = {
     "accounting/qos policy": ("qos", "account", "nodes", "gpus_per_node", "timeout_min"),
@@ -51,6 +51,8 @@ _REFUSALS = {
     "processors": ("cpus_per_task", "tasks_per_node"),
     "cpu count": ("cpus_per_task", "tasks_per_node"),
     "node count": ("nodes",),
+    "reservation": ("extra",),
+    "license": ("extra",),
     "unrecognized option": ("extra",),
     "invalid option": ("extra",),
 }
@@ -68,6 +70,7 @@ _NEVER = {
     "MaxMemPerLimit": ("mem_gb",),
     "PartitionNodeLimit": ("nodes",),
     "PartitionTimeLimit": ("timeout_min",),
+    "was deleted": ("extra",),  # its reservation, or that has ended
 }
 # What one job may have under an account (its associations) or QOS, and the keys of what the reason names. Limits of
 # all jobs of a user, account or QOS together are not among them: the end of another job may be enough.
@@ -297,7 +300,7 @@ def follow(job: Job, job_id: str, settings: JobSettings, source: Path) -> str:
     """
     told, last = "", time.monotonic()
     while (seen := look(job.work, job_id)) is not None and not seen.over:
-        if seen.state == "PENDING" and (keys := _beyond_limits(seen.reason)):
+        if seen.waits and (keys := _beyond_limits(seen.reason)):
             cancel(job_id)
             raise ValueError(f"SLURM would never start the job: {seen.reason}. {_advice(job, source, keys)}")
         text = f"{seen.state.lower()} ({seen.reason if seen.waits else seen.nodes})"

@@ -73,6 +73,8 @@ def test_script_asks_for_what_the_settings_say(job: TrainingJob, fake_slurm: Fak
          "train.gpus_per_node, train.nodes, train.tasks_per_node, train.cpus_per_task, train.mem_gb"),
         ("sbatch: error: Invalid feature specification", "train.constraint"),
         ("sbatch: unrecognized option '--reservatoin=x'", "train.extra"),
+        ("sbatch: error: Batch job submission failed: Requested reservation is invalid", "train.extra"),
+        ("sbatch: error: Batch job submission failed: Invalid license specification", "train.extra"),
         ("sbatch: error: QOSMaxWallDurationPerJobLimit", "train.timeout_min, train.qos"),
         ("sbatch: error: Batch job submission failed: Required partition not available (inactive or drain)",
          "train.partition"),
@@ -190,6 +192,14 @@ def test_job_that_waits_for_others_is_waited_for(job: TrainingJob, fake_slurm: F
     fake_slurm.queue(row(job, "PENDING", reason), row(job, "COMPLETED"))
     assert slurm.follow(job, "7", SETTINGS, Path("jobs.yaml")) == "COMPLETED"
     assert not fake_slurm.told("cancelled")
+
+
+def test_job_whose_reservation_has_ended_is_cancelled(job: TrainingJob, fake_slurm: FakeSlurm) -> None:
+    """Wrong: SLURM holds it for ever, in a state of its own, in which it would be taken for running."""
+    fake_slurm.queue(row(job, "PENDING", "Reservation"), row(job, "RESV_DEL_HOLD", "Reservation night was deleted"))
+    with pytest.raises(ValueError, match=r"never start the job: Reservation night was deleted\. See train\.extra in j"):
+        slurm.follow(job, "7", SETTINGS, Path("jobs.yaml"))
+    assert fake_slurm.told("cancelled") == ["7"]
 
 
 def test_launcher_submits_follows_and_reports(
