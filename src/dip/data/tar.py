@@ -127,6 +127,7 @@ def _members(file: BinaryIO, path: Path, start: int, end: int, inner: str = "") 
     archive, last, place = None, "", start
     while True:
         try:
+            bytes_of_tar.left = _HEADER_BYTES
             archive = archive or tarfile.open(fileobj=cast(BinaryIO, bytes_of_tar), mode="r:")  # noqa: SIM115 - not closed
             place = archive.offset
             member = archive.next()
@@ -147,13 +148,21 @@ def _members(file: BinaryIO, path: Path, start: int, end: int, inner: str = "") 
         yield member
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Bytes:
-    """The bytes of one tar in a file, whose headers are read; a forged one can ask neither for others nor for many."""
+    """The bytes of one tar in a file, whose headers are read; a forged one can ask neither for others nor for many.
+
+    Attributes:
+        file: The file.
+        start: Where the tar begins in it.
+        end: Where it ends.
+        left: How many bytes may still be read of this member's header. Python reads a long one in pieces.
+    """
 
     file: BinaryIO
     start: int
     end: int
+    left: int = 0
 
     def __post_init__(self) -> None:
         self.file.seek(self.start)
@@ -167,8 +176,9 @@ class _Bytes:
         self.file.seek(position)
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= _HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        if not 0 <= size <= self.left:
+            raise tarfile.ReadError(f"a header of more than {_HEADER_BYTES:,} bytes")
+        self.left -= size
         return self.file.read(min(size, self.end - self.file.tell()))
 
     def check_end(self, position: int) -> None:

@@ -92,7 +92,7 @@ def test_headers_of_gigabytes_are_not_read(tmp_path: Path, settings: Make, kind:
     """Wrong: 148 GB would be read into memory as the name of a file."""
     write_tar(tmp_path / "train.tar", [("n01.tar", inner_tar(tmp_path, "a.JPEG")), ("n02.tar", b"")])
     forged(tmp_path / "train.tar", b"n02.tar", slice(124, 157), b"77777777777\0" + bytes(20) + kind)
-    with pytest.raises(ValueError, match=r"\(a header of 8,589,93\d,\d+ bytes, at byte [\d,]+, after 'n01\.tar'\)"):
+    with pytest.raises(ValueError, match=r"\(a header of more than 1,048,576 bytes, at byte .*, after 'n01\.tar'\)"):
         open_source("x", settings(tmp_path / "train.tar"))
 
 
