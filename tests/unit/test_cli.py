@@ -44,7 +44,7 @@ def message(*arguments: str) -> str:
         (["reference", "photo"], "dip reference: params.yaml: evaluation.photo: there is no such evaluator"),
         (["features", "adm"], "dip features: params.yaml: evaluation.adm: there is no such evaluator"),
         (["table", "table9"], "dip table: params.yaml: tables.table9: there is no such table; did you mean"),
-        (["figure", "figure10", "--study", "smal"], "dip figure: params.yaml: studies.smal: there is no such study"),
+        (["figure", "figure10", "--study", ""], "dip figure: params.yaml: studies.: there is no such study"),
         (
             ["figure", "figure10", "--study", "paper"],
             "dip figure: params.yaml: figures.figure10.paper: there is no such entry; choose with --study: demo",

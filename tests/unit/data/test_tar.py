@@ -82,8 +82,10 @@ def test_sizes_that_cannot_be_are_refused(tmp_path: Path, settings: Make, name: 
     inner = inner_tar(tmp_path, "a.JPEG", "b.JPEG")
     write_tar(tmp_path / "train.tar", [("n01.tar", inner), ("n02.tar", inner)])
     forged(tmp_path / "train.tar", name, slice(124, 136), size)
-    ours = rf"cut off at '{name.decode()}', or that has a wrong size \("
-    with pytest.raises(ValueError, match=rf"train\.tar: .*({ours}|\((a damaged header|invalid offset), at byte)"):
+    message = rf"cut off at '{name.decode()}', or that has a wrong size \("
+    if size.startswith(b"\xff"):
+        message = rf"({message}|\((a damaged header|invalid offset), at byte)"
+    with pytest.raises(ValueError, match=rf"train\.tar: .* {message}"):
         open_source("x", settings(tmp_path / "train.tar"))
 
 
@@ -92,7 +94,8 @@ def test_headers_of_gigabytes_are_not_read(tmp_path: Path, settings: Make, kind:
     """Wrong: 148 GB would be read into memory as the name of a file."""
     write_tar(tmp_path / "train.tar", [("n01.tar", inner_tar(tmp_path, "a.JPEG")), ("n02.tar", b"")])
     forged(tmp_path / "train.tar", b"n02.tar", slice(124, 157), b"77777777777\0" + bytes(20) + kind)
-    with pytest.raises(ValueError, match=r"\(a header of more than 1,048,576 bytes, at byte .*, after 'n01\.tar'\)"):
+    message = r"\(a header of more than 1,048,576 bytes, at byte [\d,]+, after 'n01\.tar'\)"
+    with pytest.raises(ValueError, match=message):
         open_source("x", settings(tmp_path / "train.tar"))
 
 
