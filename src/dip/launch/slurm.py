@@ -35,7 +35,7 @@ _LAST_LINES = 30
 _SHOWN_TASKS = 3
 LOST = ("BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "TIMEOUT")  # how a job ends that did nothing wrong
 OVER = (*LOST, "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "REVOKED")
-_WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")  # held: until somebody releases it
+_WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")  # the last three until released
 # What sbatch says when it refuses a job, and the keys to look at.
 _REFUSALS = {
     "accounting/qos policy": ("qos", "account", "nodes", "gpus_per_node", "timeout_min"),
@@ -70,7 +70,7 @@ _NEVER = {
     "MaxMemPerLimit": ("mem_gb",),
     "PartitionNodeLimit": ("nodes",),
     "PartitionTimeLimit": ("timeout_min",),
-    "was deleted": ("extra",),  # its reservation, or that has ended
+    "was deleted": ("extra",),  # a reservation; one that has ended is deleted
 }
 # What one job may have under an account (its associations) or QOS, and the keys of what the reason names. Limits of
 # all jobs of a user, account or QOS together are not among them: the end of another job may be enough.
